@@ -1,0 +1,49 @@
+//! What is said on wires, disks and between crates: generated messages, identifiers with their forms,
+//! and the textual contracts of etcd v2, discovery and fleet. Knows no transport and imports nothing of ours.
+
+pub mod ids;
+pub mod key;
+pub mod time;
+
+#[expect(
+    missing_docs,
+    unreachable_pub,
+    unused_qualifications,
+    clippy::all,
+    clippy::pedantic,
+    reason = "generated from schema/, where the documentation stands"
+)]
+mod generated {
+    pub mod etcdserverpb {
+        tonic::include_proto!("etcdserverpb");
+    }
+    pub mod mvccpb {
+        tonic::include_proto!("mvccpb");
+    }
+    pub mod health {
+        tonic::include_proto!("grpc.health.v1");
+    }
+    pub mod hawser {
+        pub mod log {
+            pub mod v1 {
+                tonic::include_proto!("hawser.log.v1");
+            }
+        }
+        pub mod peer {
+            pub mod v1 {
+                tonic::include_proto!("hawser.peer.v1");
+            }
+        }
+    }
+}
+
+/// Messages and services of the etcd v3 API.
+pub use generated::etcdserverpb;
+/// The standard gRPC health protocol.
+pub use generated::health;
+/// What stands in the replicated log.
+pub use generated::hawser::log::v1 as log;
+/// What nodes say to each other.
+pub use generated::hawser::peer::v1 as peer;
+/// Keys and events of the etcd v3 API.
+pub use generated::mvccpb;
