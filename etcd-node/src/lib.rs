@@ -1,1 +1,6 @@
-//! Placeholder
+//! The node. Reading order: [`driver::Handle`] is what the fronts hold; behind it the driver turns inputs
+//! into effects of the pure replica, and in front of it `api` speaks v2 HTTP and v3 gRPC.
+
+pub mod api;
+pub mod driver;
+pub mod watch;

@@ -1,0 +1,8 @@
+//! The fronts: thin translations between wires and the [`crate::driver::Handle`].
+
+pub mod admin;
+pub mod context;
+pub mod v2;
+pub mod v3;
+
+pub use context::Context;

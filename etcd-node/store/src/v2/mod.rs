@@ -1,0 +1,22 @@
+//! The v2 grammar: paths, directories, conditions and events.
+
+pub mod error;
+pub mod event;
+pub mod path;
+pub mod read;
+
+pub use error::{Error, ErrorCode};
+pub use event::{Action, Event, Node};
+pub use read::{Listing, NodeQuery};
+
+use proto::ids::V2Index;
+
+/// How many events the window keeps (keyspace rules, section 1).
+pub const WINDOW_EVENTS: usize = 1000;
+
+/// The window does not reach back far enough: error 401 of the v2 API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outdated {
+    /// Index of the oldest event kept.
+    pub oldest: V2Index,
+}
