@@ -3,11 +3,12 @@
 use std::io;
 use std::process::ExitCode;
 
-use clap::Parser as _;
-use fleet_agent::cloud_config::command::{Arguments, Surroundings, run, with_long_flags};
+use clap::{CommandFactory as _, Parser as _};
+use daemon::flags::go_style;
+use fleet_agent::cloud_config::command::{Arguments, Surroundings, run};
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse_from(with_long_flags(std::env::args_os()));
+    let arguments = Arguments::parse_from(go_style(&Arguments::command(), std::env::args_os()));
     let environment = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect();

@@ -1,7 +1,6 @@
 //! The program: from its arguments to its exit code.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read as _, Write};
 use std::path::{Path, PathBuf};
@@ -107,23 +106,6 @@ impl Surroundings {
         };
         Self { host, environment }
     }
-}
-
-/// Makes Go's `-name=value` from the original's days what clap reads: `--name=value`.
-pub fn with_long_flags(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
-    let mut is_flag_place = true;
-    let lengthen = |argument: OsString| {
-        is_flag_place &= argument != "--";
-        let text = argument.to_str().unwrap_or_default();
-        let mut rest = text.strip_prefix('-').unwrap_or_default().chars();
-        let is_word = rest.next().is_some_and(|first| first.is_ascii_alphabetic());
-        if is_flag_place && is_word && rest.next().is_some() {
-            OsString::from(format!("-{text}"))
-        } else {
-            argument
-        }
-    };
-    arguments.into_iter().map(lengthen).collect()
 }
 
 /// Runs the program; returns its exit code.

@@ -13,19 +13,28 @@ pub(super) struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    /// Reads a node as a mapping; an absent value is an empty one.
-    pub(super) fn open(path: &'a str, node: &'a Node, messages: &mut Vec<Message>) -> Self {
+    /// Reads a node as a mapping; an absent value is an empty one, anything else is none, with a
+    /// message.
+    pub(super) fn open(path: &'a str, node: &'a Node, messages: &mut Vec<Message>) -> Option<Self> {
+        Self::open_as(path, path, node, messages)
+    }
+
+    /// The same for an item of the list at this path.
+    pub(super) fn open_item(path: &'a str, node: &'a Node, messages: &mut Vec<Message>) -> Option<Self> {
+        Self::open_as(path, &format!("an entry of {path}"), node, messages)
+    }
+
+    fn open_as(path: &'a str, what: &str, node: &'a Node, messages: &mut Vec<Message>) -> Option<Self> {
         let entries = match &node.value {
             Value::Map(entries) => entries.as_slice(),
+            Value::Scalar(_) | Value::List(_) if node.is_null() => &[],
             Value::Scalar(_) | Value::List(_) => {
-                if !node.is_null() {
-                    let text = format!("{path} must be a mapping (key: value), not {}", node.kind());
-                    messages.push(Message::error(node.line, text));
-                }
-                &[]
+                let text = format!("{what} must be a mapping (key: value), not {}", node.kind());
+                messages.push(Message::error(node.line, text));
+                return None;
             }
         };
-        Self { path, entries }
+        Some(Self { path, entries })
     }
 
     /// The entry of a key, in its `_` form; None when it is absent or has no value.
@@ -87,17 +96,21 @@ impl<'a> Fields<'a> {
         if is_top && CLOUD_INIT_KEYS.contains(&name.as_str()) {
             return Message::info(*line, format!("{key} is for cloud-init and not read here"));
         }
-        let here = self.path;
+        let here = if is_top {
+            format!("at {}", self.path)
+        } else {
+            format!("in {}", self.path)
+        };
         // Close by beats far away: etcd_severs under fleet is a slip, units under etcd is not.
         if let Some(meant) = options::guess(name, known) {
-            let text = format!("unknown key {key} in {here}: did you mean {meant}");
+            let text = format!("unknown key {key} {here}: did you mean {meant}");
             return Message::unknown_key(*line, text);
         }
-        let text = match options::home_of(name, here) {
+        let text = match options::home_of(name, self.path) {
             Some(home) => {
-                format!("{key} has no effect in {here}: it belongs to {home}, mind the indentation")
+                format!("{key} has no effect {here}: it belongs to {home}, mind the indentation")
             }
-            None => format!("unknown key {key} in {here} has no effect: remove it"),
+            None => format!("unknown key {key} {here} has no effect: remove it"),
         };
         Message::unknown_key(*line, text)
     }

@@ -29,7 +29,7 @@ pub(super) fn read(items: &[Node], messages: &mut Vec<Message>) -> Vec<File> {
 }
 
 fn read_file(item: &Node, messages: &mut Vec<Message>) -> Option<File> {
-    let fields = Fields::open("write_files", item, messages);
+    let fields = Fields::open_item("write_files", item, messages)?;
     fields.report_unknown(FILE_KEYS, messages);
     let mode = read_mode(&fields, messages);
     let content = read_content(&fields, messages);
@@ -144,7 +144,9 @@ fn decode_base64_bytes(bytes: &[u8]) -> Result<Vec<u8>, String> {
 
 fn decode_base64(text: &str) -> Result<Vec<u8>, String> {
     let compact: String = text.split_whitespace().collect();
-    BASE64
-        .decode(compact)
-        .map_err(|error| format!("damaged base64: {error}").to_lowercase())
+    BASE64.decode(compact).map_err(|error| {
+        format!("damaged base64: {error}")
+            .trim_end_matches('.')
+            .to_lowercase()
+    })
 }

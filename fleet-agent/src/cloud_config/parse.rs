@@ -34,7 +34,9 @@ pub fn parse(text: &str) -> (Config, Vec<Message>) {
 }
 
 fn read_top(root: &Node, config: &mut Config, messages: &mut Vec<Message>) {
-    let top = Fields::open(TOP_PATH, root, messages);
+    let Some(top) = Fields::open(TOP_PATH, root, messages) else {
+        return;
+    };
     top.report_unknown(TOP_KEYS, messages);
     if let Some(hostname) = top.text("hostname", messages)
         && is_hostname(&hostname, messages)
@@ -80,7 +82,9 @@ fn check_key(item: &Node, messages: &mut Vec<Message>) {
 }
 
 fn check_user(item: &Node, messages: &mut Vec<Message>) {
-    let user = Fields::open("users", item, messages);
+    let Some(user) = Fields::open_item("users", item, messages) else {
+        return;
+    };
     user.report_unknown(USER_KEYS, messages);
     if user.text("name", messages).is_none() {
         let text = "a user without a name is skipped: add name";
@@ -99,13 +103,17 @@ fn check_user(item: &Node, messages: &mut Vec<Message>) {
 }
 
 fn read_coreos(node: &Node, config: &mut Config, messages: &mut Vec<Message>) {
-    let coreos = Fields::open("coreos", node, messages);
+    let Some(coreos) = Fields::open("coreos", node, messages) else {
+        return;
+    };
     coreos.report_unknown(COREOS_KEYS, messages);
     for section in Section::ALL {
         let Some(entry) = coreos.entry(section.key()) else {
             continue;
         };
-        let fields = Fields::open(section.path(), &entry.node, messages);
+        let Some(fields) = Fields::open(section.path(), &entry.node, messages) else {
+            continue;
+        };
         let line = entry.line;
         let service = read_service(section, line, &fields, messages);
         if section.service().is_some() {
@@ -245,7 +253,7 @@ fn is_url(text: &str) -> bool {
 }
 
 fn read_unit(item: &Node, messages: &mut Vec<Message>) -> Option<Unit> {
-    let fields = Fields::open("coreos.units", item, messages);
+    let fields = Fields::open_item("coreos.units", item, messages)?;
     fields.report_unknown(UNIT_KEYS, messages);
     let Some(name) = fields.text("name", messages) else {
         let text = "a unit without a name is skipped: add name";
@@ -297,7 +305,7 @@ fn read_command(fields: &Fields<'_>, messages: &mut Vec<Message>) -> Option<Loca
 }
 
 fn read_drop_in(item: &Node, messages: &mut Vec<Message>) -> Option<config::DropIn> {
-    let fields = Fields::open("drop_ins", item, messages);
+    let fields = Fields::open_item("drop_ins", item, messages)?;
     fields.report_unknown(DROP_IN_KEYS, messages);
     let content = fields.text("content", messages);
     let Some(name) = fields.text("name", messages) else {

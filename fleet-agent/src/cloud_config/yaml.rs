@@ -366,10 +366,16 @@ fn syntax_error(text: &str, error: &ScanError) -> Message {
     let line = error.marker().line().clamp(1, text.lines().count().max(1));
     // The parser may notice a tab only at the token after it.
     let tab = (line.saturating_sub(1).max(1)..=line).find(|&number| is_indented_by_tab(text, number));
-    match tab {
-        Some(number) => Message::error(number, "a tab in the indentation: YAML takes spaces only"),
-        None => Message::error(line, format!("not YAML: {}", error.info())),
+    if let Some(number) = tab {
+        return Message::error(number, "a tab in the indentation: YAML takes spaces only");
     }
+    let content = text.lines().nth(line - 1).unwrap_or_default();
+    let hint = if content.contains('\t') {
+        " (the line holds a tab: use spaces)"
+    } else {
+        ""
+    };
+    Message::error(line, format!("not YAML: {}{hint}", error.info()))
 }
 
 fn is_indented_by_tab(text: &str, line: usize) -> bool {
