@@ -2,5 +2,8 @@
 //! into effects of the pure replica, and in front of it `api` speaks v2 HTTP and v3 gRPC.
 
 pub mod api;
+pub mod disk;
 pub mod driver;
+pub mod snap;
+pub mod wal;
 pub mod watch;

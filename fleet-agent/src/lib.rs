@@ -1,1 +1,3 @@
-//! Placeholder
+//! fleetd, fleetctl and cluster-init: systemd units across machines.
+
+pub mod cloud_config;

@@ -1,2 +1,188 @@
-//! p
-fn main(){}
+//! `cargo xtask`: the project's own tasks. It links no crate of the product: what it runs is the programs that users
+//! run.
+
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool")]
+
+mod cluster;
+mod command;
+mod docker;
+mod install;
+mod lab;
+mod packages;
+mod progress;
+mod status;
+mod up;
+mod userdata;
+mod verbs;
+mod wait;
+mod workspace;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use install::Destination;
+use lab::Role;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Tasks of the project: a cluster of simulated machines, and installing
+#[derive(Debug, Parser)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    disable_version_flag = true,
+    max_term_width = 100
+)]
+#[command(
+    after_help = "Machines are core-01, core-02, ... (etcd and fleetd), worker-01, ... (fleetd alone) and \
+    the hub, where one etcd runs as the discovery service. Begin with `cargo xtask up`."
+)]
+struct Arguments {
+    /// The lab that is meant, where several run side by side
+    #[arg(long, global = true, hide = true, value_name = "NAME", default_value = lab::DEFAULT_NAME, env = "HAWSER_LAB")]
+    lab: String,
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Boot a cluster of simulated machines and print its table of machines
+    Up(up::Arguments),
+    /// Remove the machines and everything that belongs to them
+    Down,
+    /// Show the machines, who leads, and which stand in fleet's table
+    Status {
+        /// Show each change, until Ctrl-C
+        #[arg(long, short)]
+        watch: bool,
+    },
+    /// Open a root shell on a machine
+    Shell { machine: String },
+    /// Run a command on a machine; its exit code is ours
+    Exec {
+        machine: String,
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        command: Vec<OsString>,
+    },
+    /// Read a machine's journal, also when it is off
+    Logs {
+        machine: String,
+        /// Only what this unit said: etcd, fleet, cluster-init, ...
+        unit: Option<String>,
+        /// Go on with what comes
+        #[arg(long, short)]
+        follow: bool,
+    },
+    /// Add a machine to the running cluster
+    Add {
+        /// One that runs fleetd alone
+        #[arg(long)]
+        worker: bool,
+    },
+    /// Cut a machine's power: everything on it is gone at once, its disk stays
+    Kill { machine: String },
+    /// Shut a machine down cleanly if it runs, and boot it from its disk
+    Restart { machine: String },
+    /// Freeze a machine in mid-work: connections stand and nothing answers
+    Pause { machine: String },
+    /// Let a paused machine run on
+    Resume { machine: String },
+    /// Cut the network between groups of machines: `partition core-01,core-02 core-03`
+    #[command(
+        after_help = "Machines in no group reach all others. A group alone is cut from everything else."
+    )]
+    Partition {
+        #[arg(required = true, value_name = "A,B")]
+        groups: Vec<String>,
+    },
+    /// Make the network whole again
+    Heal,
+    /// Build and install programs, units, manual pages and completions
+    Install {
+        #[command(flatten)]
+        destination: Destination,
+        /// Take the programs from this directory instead of building them
+        #[arg(long, value_name = "DIR")]
+        binaries: Option<PathBuf>,
+    },
+    /// Remove exactly what install wrote; data, configuration and users stay
+    Uninstall {
+        #[command(flatten)]
+        destination: Destination,
+    },
+    /// Build and pack the same tree as a tar archive and as a Debian package
+    Dist {
+        /// Take the programs from this directory instead of building them
+        #[arg(long, value_name = "DIR")]
+        binaries: Option<PathBuf>,
+    },
+    #[command(hide = true)]
+    InCgroup(lab::InCgroup),
+    #[command(hide = true)]
+    BecomeMachine { plan: PathBuf },
+    #[command(hide = true)]
+    Keeper,
+    #[command(hide = true)]
+    DockerStandIn,
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> Result<()> {
+    let lab = arguments.lab.as_str();
+    match arguments.task {
+        Task::Up(wanted) => up::up(lab, &wanted),
+        Task::Down => verbs::down(lab),
+        Task::Status { watch: false } => status::show(lab),
+        Task::Status { watch: true } => status::watch(lab),
+        Task::Shell { machine } => verbs::shell(lab, &machine),
+        Task::Exec { machine, command } => verbs::exec(lab, &machine, &command),
+        Task::Logs {
+            machine,
+            unit,
+            follow,
+        } => verbs::logs(lab, &machine, unit.as_deref(), follow),
+        Task::Add { worker } => up::add(lab, if worker { Role::Worker } else { Role::Core }),
+        Task::Kill { machine } => verbs::kill(lab, &machine),
+        Task::Restart { machine } => verbs::restart(lab, &machine),
+        Task::Pause { machine } => verbs::pause(lab, &machine),
+        Task::Resume { machine } => verbs::resume(lab, &machine),
+        Task::Partition { groups } => verbs::partition(lab, &groups),
+        Task::Heal => verbs::heal(lab),
+        Task::Install {
+            destination,
+            binaries,
+        } => {
+            report("installed", install::install(&destination, binaries.as_deref())?);
+            install::hint(&destination);
+            Ok(())
+        }
+        Task::Uninstall { destination } => {
+            report("removed", install::uninstall(&destination)?);
+            Ok(())
+        }
+        Task::Dist { binaries } => {
+            report("packed", install::dist(binaries.as_deref())?);
+            Ok(())
+        }
+        Task::InCgroup(task) => task.run(),
+        Task::BecomeMachine { plan } => lab::become_machine(&plan),
+        Task::Keeper => lab::keeper::keep(),
+        Task::DockerStandIn => docker::serve(),
+    }
+}
+
+fn report(done: &str, paths: Vec<PathBuf>) {
+    for path in paths {
+        println!("{done} {}", path.display());
+    }
+}
