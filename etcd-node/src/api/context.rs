@@ -6,6 +6,10 @@ use proto::ids::{ClusterId, NodeId};
 
 use crate::driver::Handle;
 
+/// The etcd whose APIs this node speaks. Clients decide by it what they may use: python-etcd by the first
+/// three letters, Kubernetes wants at least 3.5.13. v3's `Status.version` is the same.
+pub const SERVER_VERSION: &str = "3.6.5";
+
 /// Shared by all requests; cheap to clone behind an `Arc`.
 pub struct Context {
     /// The way to the replica.

@@ -112,7 +112,11 @@ impl Handle {
     ///
     /// # Errors
     /// [`ProposeError`]; `TimedOut` and `Uncertain` mean that it may have happened.
-    #[expect(clippy::unused_async, clippy::needless_pass_by_value, reason = "filled in with the driver")]
+    #[expect(
+        clippy::unused_async,
+        clippy::needless_pass_by_value,
+        reason = "filled in with the driver"
+    )]
     pub async fn propose(&self, _command: Command) -> Result<Answer, ProposeError> {
         todo!()
     }
