@@ -246,6 +246,8 @@ fn builder(options: &Options) -> auto::Builder<TokioExecutor> {
     builder
         .http1()
         .timer(TokioTimer::new())
+        // `X-Etcd-Index` and not `x-etcd-index`: scripts grep for the names as the originals spell them.
+        .title_case_headers(true)
         .header_read_timeout(options.header_timeout);
     builder
         .http2()
