@@ -2,10 +2,12 @@
 //! into effects of the pure [`replica`], and in front of it `api` speaks v2 HTTP and v3 gRPC.
 
 pub mod api;
+pub mod bootstrap;
 pub mod config;
 pub mod disk;
 pub mod driver;
 pub mod metrics;
+pub mod node;
 pub mod peer;
 pub mod replica;
 pub mod server;

@@ -36,6 +36,9 @@ pub struct Member {
     pub node: String,
     /// The disk's own name, in hexadecimal.
     pub incarnation: String,
+    /// The cluster was founded through a discovery URL that has not been told so yet: nobody may be served.
+    #[serde(default)]
+    pub is_unconfirmed: bool,
 }
 
 /// What an empty directory is going to become; kept so that a start that was cut short goes on.
@@ -144,6 +147,20 @@ impl DataDir {
         };
         self.write(INTENT_FILE, &intent)?;
         Ok(intent)
+    }
+
+    /// Unbinds the directory from a cluster that nobody was ever served by.
+    ///
+    /// # Errors
+    /// What the disk refuses.
+    pub fn unbind(&self) -> anyhow::Result<()> {
+        assert!(
+            matches!(self.member(), Ok(Some(member)) if member.is_unconfirmed),
+            "only a cluster that nobody was told of is thrown away"
+        );
+        let path = self.path.join(ROOT).join(MEMBER_FILE);
+        fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+        self.clear_unbound()
     }
 
     /// Removes a log and checkpoints of a start that was cut short before the directory was bound: nobody was
@@ -290,9 +307,11 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let directory = DataDir::open(home.path()).unwrap();
         assert_eq!(directory.member().unwrap(), None);
-        let member = Member { cluster: "1f".into(), node: "2f".into(), incarnation: "3f".into() };
+        let member = Member { cluster: "1f".into(), node: "2f".into(), incarnation: "3f".into(), is_unconfirmed: true };
         directory.bind(&member).unwrap();
         assert_eq!(directory.member().unwrap(), Some(member.clone()));
         assert_eq!(member.ids().unwrap().1, NodeId::new(0x2f));
+        directory.unbind().unwrap();
+        assert_eq!(directory.member().unwrap(), None);
     }
 }

@@ -23,6 +23,15 @@ const BASE: (u64, u64) = (1, 1);
 /// Entries read back from the log at once.
 const READ_BYTES: usize = 16 << 20;
 
+/// Whether somebody must be told of a founded cluster before it serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Confirmation {
+    /// Nobody decides over it any more.
+    Given,
+    /// A discovery directory still may give the cluster to another founder.
+    Pending,
+}
+
 /// What runs on a data directory.
 pub struct Opened {
     /// The cluster.
@@ -66,10 +75,9 @@ pub(super) async fn static_cluster(
 /// forgotten (keyspace rules, section 7).
 pub(super) async fn refuse_lost_disk(urls: Vec<String>, node: NodeId, intent: &Intent) -> anyhow::Result<()> {
     let ours = super::disk::incarnation(&intent.incarnation)?;
-    let hellos = urls.iter().map(|url| peer::hello(url, ClusterId::NONE, NodeId::NONE));
-    for hello in futures_all(hellos).await {
+    for url in urls {
         // Nobody there yet is the usual case at founding.
-        let Ok(hello) = hello else { continue };
+        let Ok(hello) = peer::hello(&url, ClusterId::NONE, NodeId::NONE).await else { continue };
         let is_other = hello
             .members
             .iter()
@@ -83,23 +91,17 @@ pub(super) async fn refuse_lost_disk(urls: Vec<String>, node: NodeId, intent: &I
     Ok(())
 }
 
-/// Runs calls side by side, in order of the answers' askers.
-async fn futures_all<T: Send + 'static>(
-    calls: impl Iterator<Item = impl Future<Output = T>>,
-) -> Vec<T> {
-    let mut out = Vec::new();
-    for call in calls.collect::<Vec<_>>() {
-        out.push(call.await);
-    }
-    out
-}
-
 /// Writes what a decision says to an empty directory, and binds it last: until then nobody is promised anything,
 /// and a start that was cut short begins anew.
 ///
 /// # Errors
 /// What the disk refuses.
-pub fn found(directory: &DataDir, decision: &Decision, intent: &Intent) -> anyhow::Result<()> {
+pub fn found(
+    directory: &DataDir,
+    decision: &Decision,
+    intent: &Intent,
+    confirmation: Confirmation,
+) -> anyhow::Result<()> {
     directory.clear_unbound()?;
     let layout = directory.layout()?;
     let (cluster, node) = match decision {
@@ -136,6 +138,7 @@ pub fn found(directory: &DataDir, decision: &Decision, intent: &Intent) -> anyho
         cluster: cluster.to_string(),
         node: node.to_string(),
         incarnation: intent.incarnation.clone(),
+        is_unconfirmed: confirmation == Confirmation::Pending,
     })
 }
 

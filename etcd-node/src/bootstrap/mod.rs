@@ -10,13 +10,12 @@ mod founding;
 mod join;
 mod memory;
 
-
 use std::sync::Arc;
 
 use proto::ids::{ClusterId, NodeId};
 
 pub use disk::{DataDir, Intent, Member};
-pub use founding::{Opened, found, open};
+pub use founding::{Confirmation, Opened, found, open};
 pub use memory::quota_bytes;
 
 use crate::config::{Config, Origin};

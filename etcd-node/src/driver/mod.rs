@@ -11,6 +11,7 @@ mod raft_thread;
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
+use std::time::Duration;
 
 use daemon::tasks::Tasks;
 use proto::ids::NodeId;
@@ -26,6 +27,7 @@ use handle::{Shared, StoreCell};
 use keep_alive::KeepAlives;
 use raft_thread::{LogEnd, RaftThread};
 
+use crate::metrics::Metrics;
 use crate::replica::{Recovered, Replica, Settings};
 use crate::wal::thread::LogThread;
 use crate::watch::Hub;
@@ -71,8 +73,8 @@ pub struct Start {
     pub policy: Policy,
     /// To other members.
     pub transport: Box<dyn Transport>,
-    /// Told how long each fsync of the log took.
-    pub on_sync: Option<crate::wal::SyncHook>,
+    /// What the node counts.
+    pub metrics: Arc<Metrics>,
 }
 
 impl Parts {
@@ -105,7 +107,9 @@ impl Parts {
     /// When the system gives no thread.
     pub fn start(self, start: Start, tasks: &Tasks) -> std::io::Result<Driver> {
         let end = LogEnd::default();
-        let log = LogThread::spawn(start.log.writer, end.report_hook(self.handle.clone()), start.on_sync)?;
+        let fsyncs = start.metrics.wal_fsync.clone();
+        let on_sync = Box::new(move |took: Duration| fsyncs.observe(took.as_secs_f64()));
+        let log = LogThread::spawn(start.log.writer, end.report_hook(self.handle.clone()), Some(on_sync))?;
         let replica = Replica::new(start.settings, start.recovered, &raft_thread::logger());
         tasks.spawn("keep-alives", self.keep_alives.run(self.handle.clone()));
         let thread = RaftThread {
@@ -116,6 +120,7 @@ impl Parts {
             end,
             checkpoints: checkpoints::Checkpoints::new(start.checkpoints, start.policy),
             transport: start.transport,
+            metrics: start.metrics,
             waiters: raft_thread::Waiters::default(),
             started: std::time::Instant::now(),
         };

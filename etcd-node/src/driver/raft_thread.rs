@@ -6,12 +6,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
+use proto::ids::NodeId;
 use proto::peer::propose_response::Verdict;
 use tokio::sync::oneshot;
 
 use super::checkpoints::Checkpoints;
 use super::handle::wall_clock;
-use super::{Answer, Handle, Order, ProposeError, ReadError, Transport};
+use super::{Answer, Handle, Order, ProposeError, ReadError, Status, Transport};
+use crate::metrics::Metrics;
 use crate::replica::{Clock, Effects, Input, Persist, Replica, Token};
 use crate::wal::LogPosition;
 use crate::wal::thread::{Job, LogThread, Report, ReportHook, SubmitError};
@@ -77,6 +79,7 @@ pub(super) struct RaftThread {
     pub(super) end: LogEnd,
     pub(super) checkpoints: Checkpoints,
     pub(super) transport: Box<dyn Transport>,
+    pub(super) metrics: Arc<Metrics>,
     pub(super) waiters: Waiters,
     pub(super) started: Instant,
 }
@@ -193,12 +196,26 @@ impl RaftThread {
             self.checkpoints.begin_if_due(&self.handle, &self.replica, is_wanted);
         }
         let status = self.replica.status();
+        self.note_leader(&status);
         self.handle.shared.status.send_if_modified(|old| {
             let is_new = *old != status;
             *old = status;
             is_new
         });
         self.replica.has_committed()
+    }
+
+    fn note_leader(&self, status: &Status) {
+        let old = self.handle.shared.status.borrow().leader;
+        if old == status.leader {
+            return;
+        }
+        if status.leader == NodeId::NONE {
+            tracing::warn!(term = %status.term, "no leader is known");
+        } else {
+            tracing::info!(leader = %status.leader, term = %status.term, "leader known");
+            self.metrics.server.leader_changed(status.leader);
+        }
     }
 
     fn apply(&mut self, effects: &mut Effects) {
@@ -232,6 +249,7 @@ impl RaftThread {
             self.transport.forward(leader, proposal);
         }
         if !effects.changes.is_empty() {
+            self.metrics.store.changed(&effects.changes);
             self.handle.shared.hub.publish(&effects.changes);
             effects.changes.clear();
         }

@@ -13,7 +13,7 @@ mod station;
 pub use call::{CallError, hello, invite, join_request};
 pub use pool::Pool;
 pub use server::service;
-pub use station::{Identity, Phase, Station};
+pub use station::{Identity, Membership, Phase, Station};
 
 /// Version of the peer protocol; both sides must speak the same.
 pub const PROTOCOL: u32 = 1;

@@ -18,7 +18,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
-use super::{PROTOCOL, call, snapshot};
+use super::{Membership, PROTOCOL, call, snapshot};
 use crate::driver::{CheckpointFiles, Handle, Order, Transport};
 
 /// Messages that wait for one peer: what a stalled link may hold of raft's window of 256 and some heartbeats.
@@ -66,14 +66,8 @@ pub struct Pool {
 
 impl Pool {
     /// No links yet: [`Transport::members_changed`] makes them. Call it inside the runtime that they run on.
-    pub fn new(
-        cluster: ClusterId,
-        node: NodeId,
-        identity: &super::Identity,
-        handle: Handle,
-        checkpoints: CheckpointFiles,
-        tasks: &Tasks,
-    ) -> Self {
+    pub fn new(membership: &Membership, identity: &super::Identity, tasks: &Tasks) -> Self {
+        let Membership { cluster, node, .. } = *membership;
         let hello = StreamHello {
             protocol: PROTOCOL,
             cluster: cluster.get(),
@@ -83,7 +77,11 @@ impl Pool {
             boot: identity.boot,
         };
         Self {
-            sender: Sender { hello, handle, checkpoints: Arc::new(checkpoints) },
+            sender: Sender {
+                hello,
+                handle: membership.handle.clone(),
+                checkpoints: Arc::new(membership.checkpoints.clone()),
+            },
             cluster,
             node,
             links: BTreeMap::new(),

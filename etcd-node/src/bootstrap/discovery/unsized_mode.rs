@@ -91,6 +91,7 @@ pub(super) async fn decide(
 ) -> anyhow::Result<Decision> {
     register(discovery, config, station).await?;
     let own = Founder::of(config, intent, false);
+    let own_text = own.text();
     let mut silence: Option<(u64, Instant)> = None;
     let mut told = String::new();
     loop {
@@ -102,9 +103,13 @@ pub(super) async fn decide(
             ),
             Step::Claim => {
                 // Whoever wins, the next look tells.
-                discovery.patiently(|| discovery.directory.create(FOUNDER, &own.text())).await?;
+                discovery.patiently(|| discovery.directory.create(FOUNDER, &own_text)).await?;
             }
-            Step::Found | Step::LostCluster => {
+            Step::LostCluster => bail!(
+                "this node founded cluster {} and its disk has lost it: empty its --data-dir to join again as a new member",
+                own.cluster
+            ),
+            Step::Found => {
                 let created = node.map_or(0, |node| node.created_index);
                 if claim_state(discovery, created).await? {
                     station.enter(Phase::Founding);
@@ -235,7 +240,8 @@ async fn wait_or_take_over(
         Some((index, since)) if *index == node.modified_index => {
             if since.elapsed() >= TAKEOVER_AFTER {
                 tracing::warn!(founder = founder.name, "the founder is gone: taking over");
-                let swap = || discovery.directory.swap(FOUNDER, &own.text(), node.modified_index);
+                let text = own.text();
+                let swap = || discovery.directory.swap(FOUNDER, &text, node.modified_index);
                 discovery.patiently(swap).await?;
                 *silence = None;
             }
@@ -254,12 +260,13 @@ impl Discovery {
     pub async fn confirm(&self, config: &Config, intent: &Intent) -> anyhow::Result<bool> {
         let own = Founder::of(config, intent, false);
         let committed = Founder::of(config, intent, true);
+        let text = committed.text();
         loop {
             let Some(node) = self.patiently(|| self.directory.node(FOUNDER)).await? else { return Ok(false) };
             match read(&node) {
                 Some(founder) if founder == committed => return Ok(true),
                 Some(founder) if founder.nonce == own.nonce => {
-                    let swap = || self.directory.swap(FOUNDER, &committed.text(), node.modified_index);
+                    let swap = || self.directory.swap(FOUNDER, &text, node.modified_index);
                     // A conflict, or a lost answer: the next look tells.
                     self.patiently(swap).await?;
                 }
