@@ -34,6 +34,11 @@ mod generated {
                 tonic::include_proto!("hawser.peer.v1");
             }
         }
+        pub mod snapshot {
+            pub mod v1 {
+                tonic::include_proto!("hawser.snapshot.v1");
+            }
+        }
     }
 }
 
@@ -45,5 +50,7 @@ pub use generated::health;
 pub use generated::hawser::log::v1 as log;
 /// What nodes say to each other.
 pub use generated::hawser::peer::v1 as peer;
+/// The content of a checkpoint.
+pub use generated::hawser::snapshot::v1 as snapshot;
 /// Keys and events of the etcd v3 API.
 pub use generated::mvccpb;

@@ -2,8 +2,10 @@
 
 use bytes::Bytes;
 use prost::Message;
+use proto::etcdserverpb::AlarmType;
 use proto::ids::{LogIndex, Term};
-use proto::log::{MemberChange, Proposal};
+use proto::log::v2_command::Operation;
+use proto::log::{MemberChange, Proposal, alarm, member_change};
 use proto::time::Timestamp;
 
 /// One replicated change; the payload of a log entry.
@@ -36,7 +38,9 @@ pub struct Position {
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
     /// Written by a newer release.
-    #[error("this entry needs command set {needed}, this build knows up to {VERSION}: install a newer release")]
+    #[error(
+        "this entry needs command set {needed}, this build knows up to {VERSION}: install a newer release"
+    )]
     NewerVersion {
         /// The command set that the entry names.
         needed: u32,
@@ -56,8 +60,15 @@ pub fn decode(data: Bytes) -> Result<Entry, DecodeError> {
     }
     let proposal = Proposal::decode(data).map_err(|error| DecodeError::Damaged(error.to_string()))?;
     check_version(proposal.version)?;
-    if proposal.command.is_none() {
-        return Err(DecodeError::Damaged("it holds no command".into()));
+    match &proposal.command {
+        None => return Err(DecodeError::Damaged("it holds no command".into())),
+        // Numbers that this version does not know would be read as others.
+        Some(Command::V2(command)) => known::<Operation>(command.operation)?,
+        Some(Command::Alarm(alarm)) => {
+            known::<alarm::Action>(alarm.action)?;
+            known::<AlarmType>(alarm.alarm)?;
+        }
+        Some(_) => {}
     }
     Ok(Entry::Proposal(Box::new(proposal)))
 }
@@ -72,11 +83,25 @@ pub fn decode_member(context: Bytes) -> Result<Entry, DecodeError> {
     }
     let change = MemberChange::decode(context).map_err(|error| DecodeError::Damaged(error.to_string()))?;
     check_version(change.version)?;
+    known::<member_change::Action>(change.action)?;
     Ok(Entry::Member(Box::new(change)))
 }
 
 fn check_version(needed: u32) -> Result<(), DecodeError> {
-    if needed > VERSION { Err(DecodeError::NewerVersion { needed }) } else { Ok(()) }
+    if needed > VERSION {
+        Err(DecodeError::NewerVersion { needed })
+    } else {
+        Ok(())
+    }
+}
+
+fn known<E: TryFrom<i32>>(number: i32) -> Result<(), DecodeError> {
+    match E::try_from(number) {
+        Ok(_) => Ok(()),
+        Err(_) => Err(DecodeError::Damaged(format!(
+            "it asks for operation {number}, which its version lacks"
+        ))),
+    }
 }
 
 /// The leader's stamp of an entry that has one.

@@ -7,8 +7,12 @@
 
 #![warn(clippy::wildcard_enum_match_arm)]
 
-mod change;
 pub mod command;
+
+mod apply;
+mod budget;
+mod change;
+mod digest;
 mod outcome;
 mod store;
 mod view;

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use proto::ids::{ClusterId, NodeId};
+use proto::log::member_change::Action;
+use proto::log::{MemberBoot, MemberChange, MemberUpdate};
 
 /// One member of the cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -53,4 +55,94 @@ pub struct Members {
     pub present: BTreeMap<NodeId, Member>,
     /// Ids that may never be used again.
     pub removed: BTreeSet<NodeId>,
+}
+
+impl Members {
+    /// Changes the registry beside a configuration change; the member that was changed.
+    pub(crate) fn change(&mut self, change: &MemberChange) -> Result<Member, MemberRefusal> {
+        let id = NodeId::new(change.id);
+        if self.removed.contains(&id) {
+            return Err(MemberRefusal::Removed(id));
+        }
+        match change.action() {
+            Action::AddLearner => self.add(id, change),
+            Action::Promote => {
+                let member = self.present.get_mut(&id).ok_or(MemberRefusal::Unknown(id))?;
+                member.is_learner = false;
+                Ok(member.clone())
+            }
+            Action::Remove => {
+                let member = self.present.remove(&id).ok_or(MemberRefusal::Unknown(id))?;
+                self.removed.insert(id);
+                Ok(member)
+            }
+        }
+    }
+
+    fn add(&mut self, id: NodeId, change: &MemberChange) -> Result<Member, MemberRefusal> {
+        if id == NodeId::NONE {
+            return Err(MemberRefusal::Unknown(id));
+        }
+        if self.present.contains_key(&id) {
+            return Err(MemberRefusal::Exists(id));
+        }
+        self.check_urls(id, &change.peer_urls)?;
+        let member = Member {
+            id,
+            name: change.name.clone(),
+            peer_urls: sorted(&change.peer_urls),
+            client_urls: sorted(&change.client_urls),
+            is_learner: true,
+            incarnation: Bytes::copy_from_slice(&change.incarnation),
+        };
+        self.present.insert(id, member.clone());
+        Ok(member)
+    }
+
+    /// Publishes what a member says of itself. An empty field says nothing; peer URLs that belong to another
+    /// member, and an unknown id, are passed over.
+    pub(crate) fn update(&mut self, update: &MemberUpdate) {
+        let id = NodeId::new(update.id);
+        let takes_urls = !update.peer_urls.is_empty() && self.check_urls(id, &update.peer_urls).is_ok();
+        let Some(member) = self.present.get_mut(&id) else {
+            return;
+        };
+        if !update.name.is_empty() {
+            member.name.clone_from(&update.name);
+        }
+        if !update.client_urls.is_empty() {
+            member.client_urls = sorted(&update.client_urls);
+        }
+        if takes_urls {
+            member.peer_urls = sorted(&update.peer_urls);
+        }
+    }
+
+    /// Binds a member's id to the one data directory that may speak for it; the first one wins for ever.
+    pub(crate) fn boot(&mut self, boot: &MemberBoot) {
+        if let Some(member) = self.present.get_mut(&NodeId::new(boot.id))
+            && member.incarnation.is_empty()
+        {
+            member.incarnation = Bytes::copy_from_slice(&boot.incarnation);
+        }
+    }
+
+    fn check_urls(&self, id: NodeId, urls: &[String]) -> Result<(), MemberRefusal> {
+        let others = self.present.values().filter(|member| member.id != id);
+        for member in others {
+            if let Some(url) = urls.iter().find(|url| member.peer_urls.contains(url)) {
+                return Err(MemberRefusal::UrlTaken {
+                    url: url.clone(),
+                    id: member.id,
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn sorted(urls: &[String]) -> Vec<String> {
+    let mut urls = urls.to_vec();
+    urls.sort();
+    urls
 }

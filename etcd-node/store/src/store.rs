@@ -1,11 +1,19 @@
-//! The store itself: the one function that applies an entry, and what its owner asks between entries.
+//! The store itself: what its owner asks between entries. How an entry is applied stands in `apply.rs`.
 
-use proto::ids::{ClusterId, LogIndex, Revision};
+use std::collections::BTreeSet;
+
+use proto::ids::{ClusterId, LogIndex, Revision, V2Index};
 use proto::time::Timestamp;
 
-use crate::command::{Entry, Position};
-use crate::members::Member;
-use crate::{Progress, View};
+use crate::View;
+use crate::apply::Running;
+use crate::command::Position;
+use crate::digest::{Digest, Tag};
+use crate::members::{Member, Members};
+use crate::mvcc::Keyspace;
+
+/// The v2 index of a fresh cluster, so that its first user write is index 4 (keyspace rules, section 1).
+const V2_INDEX_FOUNDED: V2Index = V2Index::new(3);
 
 /// What a founded cluster starts from: the base checkpoint that joiners receive.
 #[derive(Clone, Debug)]
@@ -41,59 +49,108 @@ pub struct Usage {
 }
 
 /// The state machine.
+#[derive(Debug)]
 pub struct Store {
-    _private: (),
+    pub(crate) keyspace: Keyspace,
+    pub(crate) members: Members,
+    /// (member, number of the alarm in the v3 API).
+    pub(crate) alarms: BTreeSet<(u64, i32)>,
+    /// The newest applied entry.
+    pub(crate) position: Position,
+    /// The newest stamp applied; a leader's stamp that lies before it counts as it.
+    pub(crate) stamp: Timestamp,
+    pub(crate) digest: Digest,
+    /// The entry under way: nothing of it is visible.
+    pub(crate) running: Option<Box<Running>>,
 }
 
 impl Store {
     /// A fresh store: revision 1, v2 index 3, the founding members.
-    pub fn found(_founding: Founding) -> Self {
-        todo!()
+    pub fn found(founding: Founding) -> Self {
+        let mut digest = Digest::START;
+        digest.numbers(
+            Tag::Founded,
+            [founding.cluster.get(), founding.position.index.get()],
+        );
+        let mut members = Members {
+            cluster: founding.cluster,
+            ..Members::default()
+        };
+        for member in founding.members {
+            digest.numbers(Tag::Member, [member.id.get()]);
+            let before = members.present.insert(member.id, member);
+            assert!(before.is_none(), "two founding members have one id");
+        }
+        Self {
+            keyspace: Keyspace::new(V2_INDEX_FOUNDED),
+            members,
+            alarms: BTreeSet::new(),
+            position: founding.position,
+            stamp: Timestamp::ZERO,
+            digest,
+            running: None,
+        }
     }
 
-    /// Applies one committed entry. The whole path of change: nothing else writes.
-    ///
-    /// # Panics
-    /// When the position is not the one after the last, or an entry is still under way.
-    pub fn apply(&mut self, _position: Position, _entry: Entry) -> Progress {
-        todo!()
-    }
-
-    /// Goes on with the entry under way, touching at most `records_max` records.
-    pub fn resume(&mut self, _records_max: usize) -> Progress {
-        todo!()
-    }
-
-    /// Frees at most `records_max` compacted versions that no pin needs; whether there is more to do.
+    /// Frees at most `records_max` compacted versions that no pin needs; whether there is more to do now.
     /// Not part of the replicated state.
-    pub fn collect(&mut self, _records_max: usize) -> bool {
-        todo!()
+    pub fn collect(&mut self, records_max: usize) -> bool {
+        self.keyspace.collect(records_max)
     }
 
-    /// Reads between entries.
+    /// Reads between entries; while one is under way, what was visible before it.
     pub fn view(&self) -> View<'_> {
-        todo!()
+        View::new(self)
     }
 
-    /// What has ended by this time, earliest first, at most `max` items.
-    pub fn due(&self, _now: Timestamp, _max: usize) -> Due {
-        todo!()
+    /// What has ended by this time, earliest first, at most `max` items of each kind.
+    pub fn due(&self, now: Timestamp, max: usize) -> Due {
+        let nodes = self
+            .keyspace
+            .due_nodes
+            .iter()
+            .take_while(|(expires_at, ..)| *expires_at <= now)
+            .take(max);
+        let text = |path: &[u8]| String::from_utf8(path.to_vec()).expect("what v2 ends is a clean path");
+        Due {
+            nodes: nodes
+                .map(|(expires_at, path, _)| (*expires_at, text(path)))
+                .collect(),
+            leases: self
+                .keyspace
+                .leases
+                .due(now)
+                .take(max)
+                .map(|(_, id)| id)
+                .collect(),
+        }
     }
 
     /// The sizes.
     pub fn usage(&self) -> Usage {
-        todo!()
+        let (keys, directories) = (self.keyspace.keys.sizes(), self.keyspace.directories.sizes());
+        Usage {
+            live_bytes: keys.live + directories.live,
+            superseded_bytes: keys.superseded
+                + directories.superseded
+                + self.keyspace.history.sizes().superseded,
+            keys: self.keyspace.keys.live(),
+            leases: self.keyspace.leases.count(),
+        }
     }
 
-    /// The revision to compact to now under the retention rule (keyspace rules, section 5: at most one hour and
-    /// at most 256 MiB of superseded data, but at least 10,000 revisions); none = nothing to do.
-    pub fn compaction_target(&self, _now: Timestamp) -> Option<Revision> {
-        todo!()
+    /// The revision to compact to now under the retention rule (keyspace rules, section 5): at most one hour,
+    /// but at least the newest 10,000 revisions, and never more than 256 MiB of superseded data; none =
+    /// nothing to do.
+    pub fn compaction_target(&self, now: Timestamp) -> Option<Revision> {
+        let target = self.keyspace.retention.target(now)?;
+        let is_new = self.keyspace.compacted.is_none_or(|compacted| target > compacted);
+        is_new.then_some(target)
     }
 
     /// The newest applied entry.
     pub fn position(&self) -> Position {
-        todo!()
+        self.position
     }
 
     /// The newest applied entry's index.

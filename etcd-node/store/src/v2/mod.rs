@@ -5,6 +5,12 @@ pub mod event;
 pub mod path;
 pub mod read;
 
+pub(crate) mod expire;
+mod locate;
+mod remove;
+pub(crate) mod window;
+pub(crate) mod write;
+
 pub use error::{Error, ErrorCode};
 pub use event::{Action, Event, Node};
 pub use read::{Listing, NodeQuery};

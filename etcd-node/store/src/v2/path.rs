@@ -1,11 +1,39 @@
 //! The only mapping between v2 paths and v3 keys: `/a/b` *is* the key `/a/b` (keyspace rules, section 2).
 
+/// Longest path that v2 shows, in bytes. A directory's record holds its whole path, so that a key of d
+/// components costs its length d times; with the depth's limit a key costs at most half a megabyte.
+pub const PATH_BYTES_MAX: usize = 4096;
+
+/// Deepest path that v2 shows, in components. Nothing that recurses along a path goes deeper.
+pub const PATH_COMPONENTS_MAX: usize = 128;
+
 /// Whether a key is a clean path, so that v2 shows it: UTF-8, a leading `/`, no empty, `.` or `..`
-/// component, no trailing `/`. The root itself is no key.
+/// component, no trailing `/`, within the two limits. The root itself is no key.
 pub fn is_clean(key: &[u8]) -> bool {
-    let Ok(text) = std::str::from_utf8(key) else { return false };
-    let Some(rest) = text.strip_prefix('/') else { return false };
-    !rest.is_empty() && rest.split('/').all(|part| !matches!(part, "" | "." | ".."))
+    of_key(key).is_some()
+}
+
+/// The path of a key that is a clean path.
+pub fn of_key(key: &[u8]) -> Option<&str> {
+    if key.first() != Some(&b'/') || key.len() > PATH_BYTES_MAX {
+        return None;
+    }
+    let path = std::str::from_utf8(key).ok()?;
+    let mut components = 0;
+    for component in path[1..].split('/') {
+        components += 1;
+        if matches!(component, "" | "." | "..") || components > PATH_COMPONENTS_MAX {
+            return None;
+        }
+    }
+    Some(path)
+}
+
+/// The directory that a path stands in; none for what stands in the root, and for the root.
+pub(crate) fn parent(path: &str) -> Option<&str> {
+    path.rsplit_once('/')
+        .map(|(parent, _)| parent)
+        .filter(|parent| !parent.is_empty())
 }
 
 /// Cleans what stands behind `/v2/keys`: empty components vanish, `.` and `..` are resolved; `/` for the root.
@@ -38,7 +66,8 @@ pub fn is_below(path: &str, directory: &str) -> bool {
     if directory == "/" {
         return path != "/";
     }
-    path.strip_prefix(directory).is_some_and(|rest| rest.starts_with('/'))
+    path.strip_prefix(directory)
+        .is_some_and(|rest| rest.starts_with('/'))
 }
 
 #[cfg(test)]
@@ -54,11 +83,19 @@ mod tests {
             assert!(!is_clean(bad.as_bytes()), "{bad}");
         }
         assert!(!is_clean(b"/\xff"));
+        assert!(is_clean("/x".repeat(128).as_bytes()) && !is_clean("/x".repeat(129).as_bytes()));
+        assert!(!is_clean(format!("/{}", "x".repeat(4096)).as_bytes()));
     }
 
     #[test]
     fn cleaning_resolves_dots_and_empty_components() {
-        for (raw, path) in [("", "/"), ("//", "/"), ("/a//b/", "/a/b"), ("/a/./../b", "/b"), ("/../..", "/")] {
+        for (raw, path) in [
+            ("", "/"),
+            ("//", "/"),
+            ("/a//b/", "/a/b"),
+            ("/a/./../b", "/b"),
+            ("/../..", "/"),
+        ] {
             assert_eq!(clean(raw), path);
         }
     }
