@@ -13,7 +13,7 @@ use crate::members::{Member, Members};
 use crate::mvcc::Keyspace;
 
 /// The v2 index of a fresh cluster, so that its first user write is index 4 (keyspace rules, section 1).
-const V2_INDEX_FOUNDED: V2Index = V2Index::new(3);
+pub(crate) const V2_INDEX_FOUNDED: V2Index = V2Index::new(3);
 
 /// What a founded cluster starts from: the base checkpoint that joiners receive.
 #[derive(Clone, Debug)]
