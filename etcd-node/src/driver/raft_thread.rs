@@ -253,6 +253,8 @@ impl RaftThread {
             self.handle.shared.hub.publish(&effects.changes);
             effects.changes.clear();
         }
+        let failed = effects.answers.iter().filter(|(_, outcome)| outcome.is_err()).count();
+        self.metrics.server.proposals_failed.inc_by(failed as u64);
         self.waiters.answer(effects);
         for refused in effects.refused.drain(..) {
             tracing::warn!(%refused, "dropped");

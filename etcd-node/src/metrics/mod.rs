@@ -96,7 +96,6 @@ mod tests {
     fn the_page_has_every_documented_name_with_its_value() {
         let metrics = Metrics::new();
         metrics.server.leader_changed(NodeId::new(7));
-        metrics.server.proposals_pending.set(3);
         metrics.server.proposals_failed.inc();
         metrics.wal_fsync.observe(0.003);
         metrics.http.received(Method::Put);
@@ -110,6 +109,7 @@ mod tests {
             role: Role::Leader,
             committed: LogIndex::new(12),
             applied: LogIndex::new(11),
+            pending: 3,
             ..Status::default()
         };
         let page = metrics.render(&status);

@@ -30,8 +30,7 @@ pub struct ServerMetrics {
     leader_changes_seen: Counter,
     proposals_committed: Counter,
     proposals_applied: Counter,
-    /// Proposals waiting for their outcome on this node.
-    pub proposals_pending: Gauge,
+    proposals_pending: Gauge,
     /// Proposals of this node that got no outcome.
     pub proposals_failed: Counter,
     leader: Mutex<Option<Leader>>,
@@ -117,5 +116,7 @@ impl ServerMetrics {
         self.proposals_applied
             .inner()
             .store(status.applied.get(), Ordering::Relaxed);
+        self.proposals_pending
+            .set(i64::try_from(status.pending).unwrap_or(i64::MAX));
     }
 }

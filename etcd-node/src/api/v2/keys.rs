@@ -244,9 +244,9 @@ mod tests {
 
     fn command(method: &Method, query: &str) -> V2Command {
         write_command(
-            &method,
+            method,
             "/a".into(),
-            &Parameters::parse(&method, query, None).unwrap(),
+            &Parameters::parse(method, query, None).unwrap(),
         )
     }
 
