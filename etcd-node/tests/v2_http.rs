@@ -1,5 +1,6 @@
 //! The client port as programs meet it: versions of HTTP, heads, limits, redirects, and the endpoints beside
 //! the keys. Numbers are the checks of the v2 facts.
+#![expect(clippy::unwrap_used, reason = "a test may end so")]
 
 mod support;
 
@@ -120,6 +121,46 @@ async fn unclean_paths_are_sent_elsewhere_and_nothing_is_written() {
         get(&node, "/v2/keys/").await.head.header("x-etcd-index"),
         Some("3")
     );
+    node.stop().await;
+}
+
+/// Nothing that recurses along a path can be made to go deep.
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_beyond_the_limits_are_refused_by_every_method() {
+    let node = Node::start().await;
+    let deepest = format!("/v2/keys{}", "/x".repeat(128));
+    assert_eq!(
+        call(node.address, "PUT", &deepest, Some("value=1"))
+            .await
+            .head
+            .status,
+        201
+    );
+    let tree = get(&node, "/v2/keys/?recursive=true").await;
+    assert_eq!(
+        tree.text().matches("\"dir\":true").count(),
+        128,
+        "the root and 127 directories"
+    );
+    for path in [format!("{deepest}/x"), format!("/v2/keys/{}", "x".repeat(4096))] {
+        for (method, form) in [
+            ("PUT", Some("value=1")),
+            ("POST", Some("value=1")),
+            ("GET", None),
+            ("DELETE", None),
+        ] {
+            let refused = call(node.address, method, &path, form).await;
+            assert_eq!(refused.head.status, 400, "{method}");
+            assert!(
+                refused
+                    .text()
+                    .contains("a key has at most 4096 bytes in 128 components"),
+                "{method}"
+            );
+        }
+    }
+    let too_deep_for_children = call(node.address, "POST", &deepest, Some("value=1")).await;
+    assert_eq!(too_deep_for_children.head.status, 400, "a file is in the way");
     node.stop().await;
 }
 

@@ -1,5 +1,6 @@
 //! Watches of the v2 API over a real node: the rules where this node differs from etcd 2 on purpose, and what
 //! a recorded conversation cannot show. Numbers are the checks of the v2 facts.
+#![expect(clippy::unwrap_used, reason = "a test may end so")]
 
 mod support;
 

@@ -15,6 +15,7 @@ use hyper::body::{Body, Incoming};
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use rustix::net::sockopt;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -31,6 +32,14 @@ const PREFACE_BYTES: usize = 24;
 /// nobody notices the recovery, long enough not to spin.
 const ACCEPT_WAIT_MIN: Duration = Duration::from_millis(10);
 const ACCEPT_WAIT_MAX: Duration = Duration::from_secs(1);
+/// A client that is silent for so long is asked whether it is still there; one whose machine died must not hold
+/// its connection, and its watch, forever.
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
+/// Unanswered questions after which a connection is closed: within two minutes.
+const KEEP_ALIVE_PROBES: u32 = 3;
+/// What one HTTP/1 connection may make us hold of a head: the longest target that we can read (64 KiB) and as
+/// much for the headers.
+const HEAD_BYTES_MAX: usize = 128 << 10;
 /// What a client reads when all connections are in use.
 const REFUSAL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
 
@@ -167,6 +176,9 @@ async fn accept(listener: &Listener) -> io::Result<(Stream, Peer)> {
             if let Err(error) = stream.set_nodelay(true) {
                 debug!(%error, "no TCP_NODELAY");
             }
+            if let Err(error) = keep_alive(&stream) {
+                debug!(%error, "no TCP keep-alive");
+            }
             Ok((Stream::Tcp(stream), Peer::Tcp(addr)))
         }
         Listener::Unix(listener) => {
@@ -174,6 +186,13 @@ async fn accept(listener: &Listener) -> io::Result<(Stream, Peer)> {
             Ok((Stream::Unix(stream), Peer::Unix))
         }
     }
+}
+
+fn keep_alive(stream: &TcpStream) -> io::Result<()> {
+    sockopt::set_tcp_keepidle(stream, KEEP_ALIVE)?;
+    sockopt::set_tcp_keepintvl(stream, KEEP_ALIVE)?;
+    sockopt::set_tcp_keepcnt(stream, KEEP_ALIVE_PROBES)?;
+    Ok(sockopt::set_socket_keepalive(stream, true)?)
 }
 
 /// One client.
@@ -248,6 +267,7 @@ fn builder(options: &Options) -> auto::Builder<TokioExecutor> {
         .timer(TokioTimer::new())
         // `X-Etcd-Index` and not `x-etcd-index`: scripts grep for the names as the originals spell them.
         .title_case_headers(true)
+        .max_buf_size(HEAD_BYTES_MAX)
         .header_read_timeout(options.header_timeout);
     builder
         .http2()
@@ -459,6 +479,34 @@ mod tests {
             let answer = read_all(&mut stream).await;
             assert!(!answer.contains("200"), "{greeting:?} got {answer}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_head_beyond_the_limit_is_refused() {
+        let served = start(Options::default());
+        let mut stream = TcpStream::connect(served.addr).await.unwrap();
+        // Not a byte more: what stays unread would reset the connection before the answer is read.
+        let begin = "GET / HTTP/1.1\r\nhost: x\r\nx: ";
+        let long = format!("{begin}{}", "x".repeat(HEAD_BYTES_MAX - begin.len()));
+        stream.write_all(long.as_bytes()).await.unwrap();
+        let answer = read_all(&mut stream).await;
+        assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
+    }
+
+    #[tokio::test]
+    async fn a_silent_client_is_asked_whether_it_is_there() {
+        let listener = crate::listen::tcp("127.0.0.1:0".parse().unwrap()).unwrap();
+        let Listener::Tcp(tcp) = &listener else {
+            panic!("not a TCP listener")
+        };
+        let client = TcpStream::connect(tcp.local_addr().unwrap()).await.unwrap();
+        let (Stream::Tcp(accepted), _) = accept(&listener).await.unwrap() else {
+            panic!("not a TCP stream")
+        };
+        assert!(sockopt::socket_keepalive(&accepted).unwrap());
+        assert_eq!(sockopt::tcp_keepidle(&accepted).unwrap(), KEEP_ALIVE);
+        assert!(accepted.nodelay().unwrap());
+        drop(client);
     }
 
     #[tokio::test]

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use http::StatusCode;
 use proto::ids::V2Index;
 use store::v2;
+use store::v2::path::{PATH_BYTES_MAX, PATH_COMPONENTS_MAX};
 
 use crate::driver::{ProposeError, ReadError};
 
@@ -120,6 +121,12 @@ impl Error {
     /// A form or an entry beyond its limit.
     pub(super) fn too_large() -> Self {
         Self::early(Code::InvalidForm, "http: POST too large")
+    }
+
+    /// A key that v2 cannot show, so that nobody could ever read it here.
+    pub(super) fn key_too_long() -> Self {
+        let cause = format!("a key has at most {PATH_BYTES_MAX} bytes in {PATH_COMPONENTS_MAX} components");
+        Self::early(Code::InvalidForm, cause)
     }
 
     pub(super) fn status(&self) -> StatusCode {

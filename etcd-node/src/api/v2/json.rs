@@ -45,8 +45,8 @@ fn estimate(node: &Node) -> usize {
     NODE_BYTES + node.key.len() + value + children
 }
 
-/// A node; the order of the fields is part of the contract. Recursion is as deep as the listed tree, whose
-/// depth a request path of at most 64 KiB bounds.
+/// A node; the order of the fields is part of the contract. Recursion is as deep as the tree, at most
+/// [`PATH_COMPONENTS_MAX`](store::v2::path::PATH_COMPONENTS_MAX).
 fn node(json: &mut Vec<u8>, node: &Node) {
     let mut fields = Fields::open(json);
     if node.key != "/" {

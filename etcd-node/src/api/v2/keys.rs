@@ -56,6 +56,9 @@ impl Front {
     }
 
     async fn run(&self, method: &Method, path: String, parameters: Parameters) -> Result<Done, Error> {
+        if path != "/" && !path::is_clean(path.as_bytes()) {
+            return Err(Error::key_too_long());
+        }
         if !matches!(*method, Method::GET | Method::HEAD) {
             return self
                 .write(write_command(method, path, &parameters), &parameters)
