@@ -17,6 +17,12 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const EXIT_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
+    // A broken invariant in any thread ends the process: nothing more may be promised.
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        report(info);
+        std::process::abort();
+    }));
     let command = Args::command();
     let args: Vec<OsString> = std::env::args_os().collect();
     let mut out = std::io::stdout().lock();

@@ -39,6 +39,19 @@ pub struct Member {
     /// The cluster was founded through a discovery URL that has not been told so yet: nobody may be served.
     #[serde(default)]
     pub is_unconfirmed: bool,
+    /// The other members when this one was admitted: its log and checkpoints are empty then, and it must answer
+    /// somebody.
+    #[serde(default)]
+    pub peers: Vec<KnownPeer>,
+}
+
+/// Another member.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KnownPeer {
+    /// Its id, in hexadecimal.
+    pub id: String,
+    /// Where it is reached.
+    pub peer_urls: Vec<String>,
 }
 
 /// What an empty directory is going to become; kept so that a start that was cut short goes on.
@@ -307,7 +320,7 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let directory = DataDir::open(home.path()).unwrap();
         assert_eq!(directory.member().unwrap(), None);
-        let member = Member { cluster: "1f".into(), node: "2f".into(), incarnation: "3f".into(), is_unconfirmed: true };
+        let member = Member { cluster: "1f".into(), node: "2f".into(), incarnation: "3f".into(), is_unconfirmed: true, peers: Vec::new() };
         directory.bind(&member).unwrap();
         assert_eq!(directory.member().unwrap(), Some(member.clone()));
         assert_eq!(member.ids().unwrap().1, NodeId::new(0x2f));

@@ -9,7 +9,7 @@ use store::command::Position;
 use store::members::Member as StoreMember;
 use store::{Founding, Store};
 
-use super::disk::{DataDir, Intent, Member};
+use super::disk::{DataDir, Intent, KnownPeer, Member};
 use super::{Decision, random};
 use crate::config::Config;
 use crate::driver::{CheckpointFiles, position, read_back, write_whole};
@@ -104,7 +104,7 @@ pub fn found(
 ) -> anyhow::Result<()> {
     directory.clear_unbound()?;
     let layout = directory.layout()?;
-    let (cluster, node) = match decision {
+    let (cluster, node, peers) = match decision {
         Decision::Found { cluster, node, members } => {
             let checkpoints = CheckpointFiles::open(layout.checkpoints, *cluster)?;
             let metadata = RaftSnapshotMetadata {
@@ -121,9 +121,9 @@ pub fn found(
                 position: Position { index: LogIndex::new(BASE.0), term: Term::new(BASE.1) },
             });
             write_whole(&checkpoints, metadata, &store)?;
-            (*cluster, *node)
+            (*cluster, *node, Vec::new())
         }
-        Decision::Joined { cluster, node } => (*cluster, *node),
+        Decision::Joined { cluster, node, peers } => (*cluster, *node, peers.clone()),
     };
     let start = match decision {
         Decision::Found { .. } => {
@@ -139,6 +139,7 @@ pub fn found(
         node: node.to_string(),
         incarnation: intent.incarnation.clone(),
         is_unconfirmed: confirmation == Confirmation::Pending,
+        peers,
     })
 }
 
@@ -155,7 +156,7 @@ pub fn open(directory: &DataDir, member: &Member) -> anyhow::Result<Opened> {
     let layout = directory.layout()?;
     let checkpoints = CheckpointFiles::open(layout.checkpoints, cluster)?;
     let found = wal::recover(layout.wal, Identity { cluster, node }, Options::default())?;
-    let (metadata, store) = newest_state(&checkpoints, &found, cluster)?;
+    let (metadata, store) = newest_state(&checkpoints, &found, member)?;
     let log = found.open(position(&metadata))?;
     let entries = read_entries(&log, metadata.index)?;
     let hard_state = Some(log.hard_state.clone()).filter(|state| state.term > 0);
@@ -167,11 +168,14 @@ pub fn open(directory: &DataDir, member: &Member) -> anyhow::Result<Opened> {
 fn newest_state(
     checkpoints: &CheckpointFiles,
     log: &wal::Recovered,
-    cluster: ClusterId,
+    member: &Member,
 ) -> anyhow::Result<(RaftSnapshotMetadata, Store)> {
     let names = checkpoints.list()?;
     if names.is_empty() {
-        let founding = Founding { cluster, members: Vec::new(), position: Position { index: LogIndex::ZERO, term: Term::ZERO } };
+        let (cluster, ..) = member.ids()?;
+        let members = member.peers.iter().map(known_peer).collect::<anyhow::Result<_>>()?;
+        let position = Position { index: LogIndex::ZERO, term: Term::ZERO };
+        let founding = Founding { cluster, members, position };
         return Ok((RaftSnapshotMetadata::default(), Store::found(founding)));
     }
     let mut last_error = None;
@@ -193,6 +197,11 @@ fn newest_state(
         ),
         None => bail!("the log begins after every checkpoint: restore the missing files, or remove this member and join it with an empty --data-dir"),
     }
+}
+
+fn known_peer(peer: &KnownPeer) -> anyhow::Result<StoreMember> {
+    let id = NodeId::parse(&peer.id)?;
+    Ok(StoreMember { id, peer_urls: peer.peer_urls.clone(), ..StoreMember::default() })
 }
 
 fn read_entries(log: &Log, checkpoint: u64) -> anyhow::Result<Vec<RaftEntry>> {

@@ -6,10 +6,10 @@ use std::time::Duration;
 use anyhow::bail;
 use daemon::backoff::Backoff;
 use proto::ids::{ClusterId, NodeId};
-use proto::peer::JoinRequest;
 use proto::peer::join_response::Verdict;
+use proto::peer::{BootedMember, JoinRequest};
 
-use super::{Decision, random};
+use super::{Decision, KnownPeer, random};
 use crate::peer::{self, PROTOCOL, Station};
 
 /// Pauses between two rounds over all known members.
@@ -44,7 +44,9 @@ pub(super) async fn ask(station: &Station, urls: &[String]) -> Round {
             Ok(response) => match response.verdict() {
                 Verdict::Admitted => {
                     let (cluster, node) = (ClusterId::new(response.cluster), NodeId::new(response.node));
-                    return Round::Admitted(Decision::Joined { cluster, node });
+                    let others = response.members.into_iter().filter(|member| member.id != response.node);
+                    let peers = others.map(known_peer).collect();
+                    return Round::Admitted(Decision::Joined { cluster, node, peers });
                 }
                 Verdict::Refused => return Round::Refused(response.reason),
                 Verdict::Busy | Verdict::NotReady => reason = format!("{url}: {}", response.reason),
@@ -53,6 +55,10 @@ pub(super) async fn ask(station: &Station, urls: &[String]) -> Round {
         }
     }
     Round::Waiting(reason)
+}
+
+fn known_peer(member: BootedMember) -> KnownPeer {
+    KnownPeer { id: NodeId::new(member.id).to_string(), peer_urls: member.peer_urls }
 }
 
 /// Asks until admitted; the list is made anew for each round.

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use proto::ids::{ClusterId, NodeId};
 
-pub use disk::{DataDir, Intent, Member};
+pub use disk::{DataDir, Intent, KnownPeer, Member};
 pub use founding::{Confirmation, Opened, found, open};
 pub use memory::quota_bytes;
 
@@ -40,6 +40,8 @@ pub enum Decision {
         cluster: ClusterId,
         /// Under this id.
         node: NodeId,
+        /// Its other members, to answer them before the first checkpoint names them.
+        peers: Vec<KnownPeer>,
     },
 }
 

@@ -161,6 +161,9 @@ impl Transport for Pool {
     }
 
     fn members_changed(&mut self, members: &Members) {
+        // The raft thread is none of the runtime's; channels are made inside it.
+        let runtime = self.runtime.clone();
+        let _inside = runtime.enter();
         self.links.retain(|id, link| {
             let is_member = members.present.contains_key(id);
             if !is_member {
