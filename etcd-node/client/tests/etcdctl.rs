@@ -438,6 +438,8 @@ mod replay {
         assert!(help.exit == 0 && help.stdout.contains("cluster-health") && help.stderr.is_empty());
         let tls = said(&["--ca-file", "/x", "ls"], "2");
         assert_eq!((tls.exit, tls.stderr.lines().count()), (1, 1), "{}", tls.stderr);
+        let variable = etcdctl(&["ls"]).env("ETCDCTL_CERT_FILE", "/x").output().unwrap();
+        assert_eq!(Actual::of(&variable).exit, 1, "{variable:?}");
         let https = said(&["--endpoints", "https://127.0.0.1:2379", "ls"], "2");
         assert_eq!(
             (https.exit, https.stderr.lines().count()),

@@ -7,6 +7,9 @@ use std::process::ExitCode;
 use client::http;
 use client::v2::{Error, Failure as Attempt};
 
+/// The usual reason why a server knows none of our paths.
+const NO_V2: &str = "a stock etcd 3 serves the v2 API only with --enable-v2";
+
 /// What scripts decide by; the numbers are etcdctl's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
@@ -68,6 +71,9 @@ impl Failure {
         match error {
             Error::Endpoint(error) => Self::usage(error),
             Error::Unavailable { failures } => Self::new(exit, unavailable(failures)),
+            Error::Status { status, .. } if status.as_u16() == 404 => {
+                Self::new(exit, format!("Error:  {error} ({NO_V2})\n"))
+            }
             Error::Uncertain { .. } | Error::Refused(_) | Error::Status { .. } | Error::Malformed { .. } => {
                 Self::new(exit, format!("Error:  {error}\n"))
             }
