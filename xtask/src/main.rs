@@ -122,7 +122,11 @@ enum Task {
     #[command(hide = true)]
     BecomeMachine { plan: PathBuf },
     #[command(hide = true)]
-    Keeper,
+    Keeper {
+        /// Hold an ordinary user's namespaces
+        #[arg(long)]
+        user: bool,
+    },
     #[command(hide = true)]
     DockerStandIn,
 }
@@ -139,6 +143,9 @@ fn main() -> ExitCode {
 
 fn run(arguments: Arguments) -> Result<()> {
     let lab = arguments.lab.as_str();
+    if arguments.task.is_about_machines() && lab::keeper::is_needed() {
+        return as_user(lab, &arguments.task);
+    }
     match arguments.task {
         Task::Up(wanted) => up::up(lab, &wanted),
         Task::Down => verbs::down(lab),
@@ -176,8 +183,48 @@ fn run(arguments: Arguments) -> Result<()> {
         }
         Task::InCgroup(task) => task.run(),
         Task::BecomeMachine { plan } => lab::become_machine(&plan),
-        Task::Keeper => lab::keeper::keep(),
+        Task::Keeper { user } => lab::keeper::keep(user),
         Task::DockerStandIn => docker::serve(),
+    }
+}
+
+impl Task {
+    /// Whether it acts on the simulated machines, or enters them.
+    fn is_about_machines(&self) -> bool {
+        match self {
+            Self::Up(_)
+            | Self::Down
+            | Self::Status { .. }
+            | Self::Shell { .. }
+            | Self::Exec { .. }
+            | Self::Logs { .. }
+            | Self::Add { .. }
+            | Self::Kill { .. }
+            | Self::Restart { .. }
+            | Self::Pause { .. }
+            | Self::Resume { .. }
+            | Self::Partition { .. }
+            | Self::Heal => true,
+            Self::Install { .. }
+            | Self::Uninstall { .. }
+            | Self::Dist { .. }
+            | Self::InCgroup(_)
+            | Self::BecomeMachine { .. }
+            | Self::Keeper { .. }
+            | Self::DockerStandIn => false,
+        }
+    }
+}
+
+/// An ordinary user's machines live in namespaces of theirs: the task is done by the same command inside.
+fn as_user(lab: &str, task: &Task) -> Result<()> {
+    match task {
+        Task::Up(wanted) => lab::keeper::up(lab, &up::before_entering(wanted)?),
+        Task::Down => {
+            verbs::report_down(lab::keeper::down(lab)?);
+            Ok(())
+        }
+        _ => lab::keeper::enter(lab),
     }
 }
 

@@ -8,6 +8,7 @@ use crate::lab::{self, Bind, Config, Lab, Machine, Role};
 use crate::progress::Steps;
 use crate::{cluster, command, packages, userdata, workspace};
 use anyhow::{Context as _, Result, anyhow, bail};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
@@ -25,7 +26,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "M", default_value_t = 1, value_parser = clap::value_parser!(u8).range(0..=9))]
     worker: u8,
     /// Take the programs from this directory instead of building them
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", overrides_with = "binaries")]
     binaries: Option<PathBuf>,
     /// Only boot the machines, with nothing of ours installed: `install --root target/lab/machines/core-01`
     #[arg(long)]
@@ -52,6 +53,19 @@ pub(crate) fn up(name: &str, arguments: &Arguments) -> Result<()> {
     };
     told.inspect_err(|_| show_logs(&lab))
         .context("the machines stay for a look (`cargo xtask status`, `logs M`) until `cargo xtask down`")
+}
+
+/// What an ordinary user does before entering the lab's namespaces, where there is no network: packages and the
+/// build. Returns the arguments that tell the inside about it.
+pub(crate) fn before_entering(arguments: &Arguments) -> Result<Vec<OsString>> {
+    packages::ensure()?;
+    if arguments.blank {
+        return Ok(Vec::new());
+    }
+    let given = arguments.binaries.as_deref();
+    let binaries = Steps::start().run_talking("build the programs", || workspace::binaries(given))?;
+    // The last one counts, and it is absolute: the working directory does not come along.
+    Ok(vec!["--binaries".into(), binaries.into()])
 }
 
 /// Adds one machine to the running cluster, with the same user-data; nothing changes on the others.
@@ -246,7 +260,10 @@ fn table(lab: &Lab) -> Result<String> {
 /// The last words of everything that may be the cause of a failure.
 fn show_logs(lab: &Lab) {
     let tail = |title: &str, mut command: Command| {
-        if let Ok(text) = command::capture(&mut command) {
+        // A unit that never ran has said nothing.
+        if let Ok(text) = command::capture(&mut command)
+            && !text.trim().is_empty()
+        {
             println!("\n--- {title}\n{}", text.trim_end());
         }
     };

@@ -333,11 +333,7 @@ fn claim(name: &str) -> Result<PathBuf> {
         );
     }
     let directory = default_directory(name);
-    Marker {
-        checkout: workspace::checkout(),
-        directory: directory.clone(),
-    }
-    .claim(name)?;
+    Marker::new(directory.clone()).claim(name)?;
     Ok(directory)
 }
 
