@@ -328,7 +328,7 @@ impl Inode {
     fn write(&mut self, bytes: &[u8], offset: usize) {
         let end = offset + bytes.len();
         if self.content.len() < end {
-            self.content.resize(end, 0);
+            self.content.extend_from_slice(&vec![0; end - self.content.len()]);
         }
         self.content[offset..end].copy_from_slice(bytes);
         for sector in offset / SECTOR_BYTES..end.div_ceil(SECTOR_BYTES) {
