@@ -1,0 +1,13 @@
+//! This machine's place in the cluster: who it is, where it is, and its object in the registry.
+
+pub mod identity;
+
+pub mod address;
+
+pub mod registration;
+
+mod lease_file;
+mod presence;
+
+pub use lease_file::{LeaseFile, LeaseFileError};
+pub use presence::{Presence, describe};
