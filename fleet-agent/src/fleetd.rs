@@ -1,7 +1,7 @@
 //! `fleetd`: reads its configuration, keeps this machine in the registry and answers on its socket.
 
 use std::ffi::OsString;
-use std::net::Ipv4Addr;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,22 +11,18 @@ use clap::{CommandFactory, Parser};
 use daemon::listen::{self, Listener};
 use daemon::log::LogConfig;
 use daemon::tasks::Tasks;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::api::Api;
 use crate::config::Config;
-use crate::machine::{LeaseFile, Presence, address, identity};
+use crate::machine::registration::Status;
+use crate::machine::{Description, LeaseFile, Presence, describe, identity};
 use crate::registry::{EtcdRegistry, MachineObject};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
-/// How often the address is looked for again, as fleet does.
-const ADDRESS_INTERVAL: Duration = Duration::from_secs(60);
-/// The same while there is none: a machine that boots gets its address within seconds.
-const ADDRESS_MISSING_INTERVAL: Duration = Duration::from_secs(5);
-/// How long one search may take: what is slow is the resolver, for servers that are given by name.
-const ADDRESS_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long the parts may take to stop: leaving the registry takes the most.
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 /// Who may use the API, beside root.
@@ -68,7 +64,9 @@ impl CommandLine {
         match self.word.as_deref() {
             Some("version") => {}
             Some(word) => {
-                anyhow::bail!("unexpected argument {word:?}: options come from -config or the environment")
+                anyhow::bail!(
+                    "unexpected argument {word:?}: options come from the file that -config names, or the environment"
+                )
             }
             None if !self.version => return Ok(None),
             None => {}
@@ -93,27 +91,34 @@ pub async fn run(command_line: CommandLine) -> anyhow::Result<()> {
     let registry = connect(&config)?;
     let lease_file = LeaseFile::open(&config.runtime_directory, &machine_id)?;
     let sockets = Sockets::open(&config.api_socket)?;
-    let object = watch::Sender::new(describe_machine(&config, machine_id).await);
-    let presence = Presence::new(registry.clone(), lease_file, object.subscribe(), config.agent_ttl);
+    let (reloads, dumps) = (
+        signal(SignalKind::hangup())?,
+        signal(SignalKind::user_defined1())?,
+    );
+    info!(
+        version = VERSION,
+        machine = machine_id,
+        etcd = config.etcd_servers.join(","),
+        "fleetd starts"
+    );
+    let description = Description::new(machine_id, config.clone(), command_line.config).await;
+    let object = description.object();
+    let presence = Presence::new(registry.clone(), lease_file, object.clone(), config.agent_ttl);
+    let status = presence.status();
     let api = Arc::new(Api::new(
         registry,
-        presence.status(),
-        object.subscribe(),
+        status.clone(),
+        object.clone(),
         config.token_limit,
     ));
-    info!(version = VERSION, machine = %object.borrow().id, etcd = config.etcd_servers.join(","), "fleetd starts");
     // The API outlives the presence, so that it can say that we are leaving.
     let serving = CancellationToken::new();
     for listener in sockets.listeners {
         info!(socket = listener.describe(), "the API listens");
         tasks.spawn("api", Arc::clone(&api).serve(listener, serving.clone()));
     }
-    if config.public_ip.is_empty() {
-        tasks.spawn(
-            "address",
-            follow_address(object, config.etcd_servers, stop.clone()),
-        );
-    }
+    tasks.spawn("description", description.run(reloads, stop.clone()));
+    tasks.spawn("dump", dump_on_request(dumps, status, object, stop.clone()));
     let leaving = stop.clone();
     tasks.spawn("presence", async move {
         presence.run(leaving).await;
@@ -130,16 +135,10 @@ pub async fn run(command_line: CommandLine) -> anyhow::Result<()> {
     joined.context("the stop was not clean")
 }
 
-/// `verbosity` above 0 asks for debug lines, unless the command line asks for something itself.
+/// `verbosity` above 0 asks for debug lines of ours, unless the command line asks for something itself.
 fn start_log(mut log: LogConfig, verbosity: i64) -> anyhow::Result<()> {
-    if verbosity > 0
-        && log
-            == (LogConfig {
-                format: log.format,
-                ..LogConfig::default()
-            })
-    {
-        "debug".clone_into(&mut log.level);
+    if verbosity > 0 && log.level == LogConfig::default().level {
+        "info,fleet_agent=debug,client=debug,daemon=debug".clone_into(&mut log.level);
     }
     Ok(daemon::log::init(&log)?)
 }
@@ -177,65 +176,28 @@ impl Sockets {
     }
 }
 
-/// What this machine says about itself, as fleet 1.0 would say it.
-async fn describe_machine(config: &Config, id: String) -> MachineObject {
-    let public_ip = if config.public_ip.is_empty() {
-        detect(config.etcd_servers.clone())
-            .await
-            .map(|address| address.to_string())
-            .unwrap_or_default()
-    } else {
-        config.public_ip.clone()
-    };
-    if public_ip.is_empty() {
-        warn!("no address to publish is found yet; public_ip sets one");
-    }
-    let capabilities = [("DISABLE_ENGINE", config.disable_engine), ("GRPC", false)];
-    MachineObject {
-        id,
-        public_ip,
-        metadata: config.metadata.clone(),
-        capabilities: capabilities.map(|(name, has)| (name.to_owned(), has)).into(),
-        version: format!("v{VERSION}"),
-    }
-}
-
-/// None as well when the search takes too long. It blocks, so it is not done on the runtime's threads.
-async fn detect(servers: Vec<String>) -> Option<Ipv4Addr> {
-    let search = tokio::task::spawn_blocking(move || address::detect(&servers));
-    tokio::time::timeout(ADDRESS_TIMEOUT, search).await.ok()?.ok()?
-}
-
-/// Publishes the address anew when it changes. Losing it changes nothing: a cable pulled out comes back.
-async fn follow_address(object: watch::Sender<MachineObject>, servers: Vec<String>, stop: CancellationToken) {
+/// Writes one line of JSON on stdout for each SIGUSR1: how this machine stands.
+async fn dump_on_request(
+    mut requests: Signal,
+    status: watch::Receiver<Status>,
+    object: watch::Receiver<MachineObject>,
+    stop: CancellationToken,
+) {
     loop {
-        let is_missing = object.borrow().public_ip.is_empty();
-        let wait = if is_missing {
-            ADDRESS_MISSING_INTERVAL
-        } else {
-            ADDRESS_INTERVAL
-        };
         tokio::select! {
             () = stop.cancelled() => return,
-            () = tokio::time::sleep(wait) => {}
+            _ = requests.recv() => {}
         }
-        let Some(found) = detect(servers.clone()).await else {
-            continue;
-        };
-        object.send_if_modified(|object| {
-            let found = found.to_string();
-            let is_new = object.public_ip != found;
-            if is_new {
-                info!(
-                    from = object.public_ip,
-                    to = found,
-                    "the machine's address changes"
-                );
-                object.public_ip = found;
-            }
-            is_new
-        });
+        let line = dump(&status.borrow(), &object.borrow());
+        if let Err(error) = writeln!(io::stdout(), "{line}") {
+            warn!(%error, "the state cannot be written to stdout");
+        }
     }
+}
+
+fn dump(status: &Status, object: &MachineObject) -> String {
+    let status = serde_json::Value::from(describe(status, object));
+    format!("{{\"machine\":{},\"status\":{status}}}", object.to_json())
 }
 
 #[cfg(test)]
@@ -273,17 +235,17 @@ mod tests {
         assert!(CommandLine::read(["fleetd", "-bogus"].map(OsString::from)).is_err());
     }
 
-    #[tokio::test]
-    async fn the_object_is_what_fleet_would_write() {
-        let entries =
-            crate::config::ini::parse("public_ip=10.0.0.1\nmetadata=role=core\ndisable_engine=true").unwrap();
-        let (config, _) = Config::from_sources(&entries, |_| None).unwrap();
-        let json = describe_machine(&config, "abc".to_owned()).await.to_json();
-        let expected = format!(
-            "{{\"ID\":\"abc\",\"PublicIP\":\"10.0.0.1\",\"Metadata\":{{\"role\":\"core\"}},\
-             \"Capabilities\":{{\"DISABLE_ENGINE\":true,\"GRPC\":false}},\"Version\":\"v{VERSION}\"}}"
-        );
-        assert_eq!(json, expected);
+    #[test]
+    fn the_state_is_dumped_as_one_line_of_json() {
+        let object = MachineObject {
+            id: "abc".to_owned(),
+            ..MachineObject::default()
+        };
+        let line = dump(&Status::Registering, &object);
+        let value: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(value["machine"]["ID"], "abc");
+        assert_eq!(value["status"], "registering with etcd");
+        assert!(!line.contains('\n'));
     }
 
     #[test]

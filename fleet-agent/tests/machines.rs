@@ -9,6 +9,7 @@
     reason = "a test's helpers; a skip must be seen"
 )]
 
+use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
@@ -16,6 +17,7 @@ use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use client::v3::{Client, LeaseId};
@@ -220,8 +222,15 @@ impl Machine {
     /// Starts fleetd by a command to which its arguments are added.
     fn boot_as(&self, command: &mut Command) -> Process {
         let path = self.directory.path();
+        self.configure("role=core");
+        let command = command.arg("-config").arg(path.join("fleet.conf"));
+        Process::spawn_with(command.stderr(Stdio::null()))
+    }
+
+    fn configure(&self, metadata: &str) {
+        let path = self.directory.path();
         let config = format!(
-            "# as on a real machine\netcd_servers={}\npublic_ip=\"{}\"\nmetadata=\"role=core\"\nagent_ttl={}s\n\
+            "# as on a real machine\netcd_servers={}\npublic_ip=\"{}\"\nmetadata=\"{metadata}\"\nagent_ttl={}s\n\
              machine_id_file={}\nruntime_directory={}\napi_socket={}\n",
             self.etcd,
             self.public_ip,
@@ -231,8 +240,6 @@ impl Machine {
             self.socket().display(),
         );
         std::fs::write(path.join("fleet.conf"), config).unwrap();
-        let command = command.arg("-config").arg(path.join("fleet.conf"));
-        Process::spawn_with(command.stderr(Stdio::null()))
     }
 
     /// `/run` is empty after a reboot.
@@ -508,6 +515,41 @@ fn a_socket_from_systemd_is_served_and_left_in_place() {
     fleetd.signal("TERM");
     assert_eq!(fleetd.wait_for_exit(), Some(0));
     assert!(path.exists(), "the socket is systemd's");
+}
+
+#[test]
+fn a_hangup_publishes_new_metadata_and_a_user_signal_dumps_the_state() {
+    let Some(etcd) = Etcd::start() else { return };
+    let machine = Machine::new(&etcd, "172.17.8.101");
+    let (reader, writer) = std::io::pipe().unwrap();
+    let mut fleetd = machine.boot_as(Command::new(env!("CARGO_BIN_EXE_fleetd")).stdout(writer));
+    let (said, lines) = mpsc::channel();
+    let listener = std::thread::spawn(move || {
+        for line in BufReader::new(reader).lines() {
+            said.send(line.unwrap()).unwrap();
+        }
+    });
+    assert_eq!(machine.until_listed(), TABLE);
+    let before = etcd.until_registered();
+    machine.configure("role=worker");
+    fleetd.signal("HUP");
+    until("the new metadata is listed", || {
+        machine.until_listed().contains("role=worker").then_some(())
+    });
+    let after = etcd.until_registered();
+    assert_eq!(after.lease, before.lease, "it never leaves the registry");
+    std::fs::write(machine.directory.path().join("fleet.conf"), "nonsense").unwrap();
+    fleetd.signal("HUP");
+    fleetd.signal("USR1");
+    let dumped = lines.recv_timeout(PATIENCE).unwrap();
+    assert!(
+        dumped.contains("\"role\":\"worker\""),
+        "a bad file changes nothing: {dumped}"
+    );
+    fleetd.signal("TERM");
+    assert_eq!(fleetd.wait_for_exit(), Some(0));
+    listener.join().unwrap();
+    assert_eq!(lines.try_iter().count(), 0, "one line per signal");
 }
 
 #[test]

@@ -21,8 +21,8 @@ pub(super) struct ListMachines {
     /// Columns to print: any of machine, ip, metadata
     #[arg(long, value_name = "FIELDS", default_value = "machine,ip,metadata")]
     fields: String,
-    /// How to print: a table, or JSON with whole values
-    #[arg(long, short = 'o', value_enum, default_value_t = Output::Table)]
+    /// How to print: table, or json with whole values
+    #[arg(long, short = 'o', value_enum, default_value_t = Output::Table, hide_possible_values = true)]
     output: Output,
     /// fleet ignores further arguments, so they are harmless in scripts
     #[arg(hide = true)]

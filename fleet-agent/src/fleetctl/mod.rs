@@ -64,6 +64,7 @@ enum Verb {
 
 /// The flags of every verb. Each can stand in the environment as `FLEETCTL_<NAME>`; there an empty one is none.
 #[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Global options")]
 struct Flags {
     /// Whom to ask: API, a fleetd; or etcd, the registry itself [env: FLEETCTL_DRIVER] [default: API]
     #[arg(long, global = true, value_name = "DRIVER")]
@@ -82,7 +83,7 @@ struct Flags {
     #[arg(long, global = true)]
     debug: bool,
     /// Print the version and exit
-    #[arg(long, short = 'v')]
+    #[arg(long, short = 'v', help_heading = "Options")]
     version: bool,
     /// Reach the cluster through SSH; not available in this version
     #[arg(long, global = true, hide = true, value_name = "HOST")]

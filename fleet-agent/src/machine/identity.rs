@@ -3,6 +3,9 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+/// What systemd leaves in the place of an id until the first boot is through (machine-id(5)).
+const UNINITIALIZED: &str = "uninitialized";
+
 /// Why the machine has no id.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
@@ -14,8 +17,8 @@ pub enum IdentityError {
         /// What the system said.
         source: io::Error,
     },
-    /// The file is empty, as it is before a machine's first boot.
-    #[error("the machine has no id: {} is empty; systemd-machine-id-setup fills it", path.display())]
+    /// The file holds no id, as before a machine's first boot.
+    #[error("the machine has no id: {} holds none; systemd-machine-id-setup fills it", path.display())]
     Empty {
         /// Which file.
         path: PathBuf,
@@ -41,7 +44,7 @@ pub fn machine_id(path: &Path) -> Result<String, IdentityError> {
         Err(source) => return Err(IdentityError::Read { path, source }),
     };
     let id = text.trim();
-    if id.is_empty() {
+    if id.is_empty() || id == UNINITIALIZED {
         return Err(IdentityError::Empty { path });
     }
     let id = id.to_owned();
@@ -66,8 +69,13 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("machine-id");
         assert!(matches!(machine_id(&path), Err(IdentityError::Read { .. })));
-        std::fs::write(&path, " \n").unwrap();
-        assert!(matches!(machine_id(&path), Err(IdentityError::Empty { .. })));
+        for none in [" \n", "uninitialized\n"] {
+            std::fs::write(&path, none).unwrap();
+            assert!(
+                matches!(machine_id(&path), Err(IdentityError::Empty { .. })),
+                "{none:?}"
+            );
+        }
         std::fs::write(&path, "a/b\n").unwrap();
         assert!(matches!(machine_id(&path), Err(IdentityError::Unusable { .. })));
         std::fs::write(&path, "4de7ad5d37334bd1983fbd3ab7ee7cf9\n").unwrap();

@@ -6,8 +6,10 @@ pub mod address;
 
 pub mod registration;
 
+mod description;
 mod lease_file;
 mod presence;
 
+pub use description::Description;
 pub use lease_file::{LeaseFile, LeaseFileError};
 pub use presence::{Presence, describe};

@@ -21,8 +21,8 @@ use crate::registry::Holder;
 /// First wait after a failed request: an etcd that changes its leader is back within a second.
 const RETRY_MIN: Duration = Duration::from_millis(250);
 /// Longest wait after failed requests. Every machine of a cluster loses its store at once, and each asks no more
-/// than this often; yet all are back a few seconds after it.
-const RETRY_MAX: Duration = Duration::from_secs(5);
+/// than this often; yet all are back soon after it, also at a boot where fleetd comes before its store.
+const RETRY_MAX: Duration = Duration::from_secs(2);
 /// How often to look whether another's object is gone: one read a second, from one machine, and never for long.
 pub const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// Beats per lifetime of the lease: two may fail before it ends.
