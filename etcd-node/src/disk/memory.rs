@@ -445,6 +445,10 @@ impl DiskFile for MemoryFile {
         Ok(())
     }
 
+    fn reserve(&self, bytes: u64) -> io::Result<()> {
+        self.world().admit_growth(self.id, to_usize(bytes))
+    }
+
     fn length(&self) -> io::Result<u64> {
         Ok(self.world().inode(self.id, self.generation)?.content.len() as u64)
     }
