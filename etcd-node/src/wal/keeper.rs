@@ -33,6 +33,8 @@ pub(super) struct Shared {
     pub(super) options: Options,
     state: Mutex<State>,
     spares: Spares,
+    /// Held while segments are released.
+    releasing: Mutex<()>,
 }
 
 /// The log as it is on disk.
@@ -87,6 +89,7 @@ impl Shared {
             options,
             state: Mutex::default(),
             spares: Spares::default(),
+            releasing: Mutex::default(),
         }
     }
 
@@ -364,49 +367,62 @@ impl Keeper {
     /// it with the index of the older of the two checkpoints that are kept. Their files become spares, or are
     /// removed when enough are ready.
     ///
+    /// One at a time, oldest first, each made durable before the next: neither a crash nor a refusal ever leaves
+    /// a hole between two segments.
+    ///
     /// # Errors
     /// When the system refuses; what was not released stays part of the log and is tried again by the next call.
     pub fn release(&self, up_to: LogIndex) -> Result<(), WalError> {
-        loop {
-            let Some(segment) = self.forget_oldest(up_to) else {
-                return Ok(());
-            };
-            self.retire(&segment)?;
+        let _one_at_a_time = self
+            .shared
+            .releasing
+            .lock()
+            .expect("no holder of this lock panics");
+        while let Some(segment) = self.oldest_unneeded(up_to) {
+            let spare = self.retire(&segment)?;
+            // Readers must not look into the file any more once it can be written again.
+            self.forget(segment.id());
+            if let Some(spare) = spare {
+                self.arrived(spare);
+            }
             info!(file = %segment.path, %up_to, "log segment released");
         }
+        Ok(())
     }
 
-    /// Takes the oldest segment out of the state when nothing of it is needed. One at a time, each made durable
-    /// before the next: a crash must never leave a hole between two segments.
-    fn forget_oldest(&self, up_to: LogIndex) -> Option<Arc<Segment>> {
-        let mut state = self.shared.state();
+    fn oldest_unneeded(&self, up_to: LogIndex) -> Option<Arc<Segment>> {
+        let state = self.shared.state();
         let first_needed = state.index.first_segment_needed(up_to)?;
-        let oldest = *state.segments.keys().next()?;
-        if oldest >= first_needed {
-            return None;
-        }
-        state.index.release(oldest.next());
-        state.segments.remove(&oldest)
+        let (id, oldest) = state.segments.first_key_value()?;
+        (*id < first_needed).then(|| Arc::clone(oldest))
     }
 
-    fn retire(&self, segment: &Segment) -> Result<(), WalError> {
+    fn forget(&self, id: SegmentId) {
+        let mut state = self.shared.state();
+        state.index.release(id.next());
+        state.segments.remove(&id);
+    }
+
+    /// Takes a segment's name away; the file becomes a spare when one is wanted.
+    fn retire(&self, segment: &Segment) -> Result<Option<Spare>, WalError> {
         let dir = &*self.shared.dir;
         let name = segment.id().file_name();
         let fault = |action: &'static str, error| WalError::io(action, segment.path.clone(), error);
         let fits = segment.header.bytes == self.shared.options.segment_bytes;
-        if !fits || self.spares_ready() >= self.shared.options.spares_max {
+        let spare = if fits && self.spares_ready() < self.shared.options.spares_max {
+            let spare = self.shared.spare_name();
+            dir.rename(&name, &spare)
+                .map_err(|error| fault("rename", error))?;
+            Some(Spare {
+                name: spare,
+                is_recycled: true,
+            })
+        } else {
             dir.remove(&name).map_err(|error| fault("remove", error))?;
-            return dir.sync().map_err(|error| fault("fsync directory of", error));
-        }
-        let spare = self.shared.spare_name();
-        dir.rename(&name, &spare)
-            .map_err(|error| fault("rename", error))?;
+            None
+        };
         dir.sync().map_err(|error| fault("fsync directory of", error))?;
-        self.arrived(Spare {
-            name: spare,
-            is_recycled: true,
-        });
-        Ok(())
+        Ok(spare)
     }
 
     fn arrived(&self, spare: Spare) {

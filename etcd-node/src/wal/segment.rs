@@ -219,6 +219,46 @@ mod tests {
     use super::*;
 
     #[test]
+    fn each_segment_of_each_log_has_its_own_seed() {
+        let identity = Identity {
+            cluster: ClusterId::new(1),
+            node: NodeId::new(2),
+        };
+        let header = SegmentHeader {
+            identity,
+            id: SegmentId(3),
+            first_sequence: Sequence::new(4),
+            bytes: 5,
+            salt: 6,
+            is_recycled: false,
+        };
+        let others = [
+            SegmentHeader {
+                identity: Identity {
+                    cluster: ClusterId::new(9),
+                    ..identity
+                },
+                ..header
+            },
+            SegmentHeader {
+                identity: Identity {
+                    node: NodeId::new(9),
+                    ..identity
+                },
+                ..header
+            },
+            SegmentHeader {
+                id: SegmentId(9),
+                ..header
+            },
+            SegmentHeader { salt: 9, ..header },
+        ];
+        for other in others {
+            assert_ne!(header.seed(), other.seed(), "{other:?}");
+        }
+    }
+
+    #[test]
     fn only_names_that_we_give_are_segments() {
         let id = SegmentId(0xab);
         assert_eq!(id.file_name(), "00000000000000ab.segment");

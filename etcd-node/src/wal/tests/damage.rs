@@ -53,9 +53,16 @@ fn assert_cut(disk: &MemoryDisk, last: u64) {
         "{:?}",
         recovered.tail()
     );
-    let mut log = recovered.open(START).unwrap();
+    let log = recovered.open(START).unwrap();
     assert!(log.is_behind);
     assert_eq!(span(&log), (2, last));
+    drop(log);
+    disk.power_cut();
+
+    let recovered = recover_log(disk).unwrap();
+    assert_eq!(*recovered.tail(), Tail::Open);
+    let mut log = recovered.open(START).unwrap();
+    assert!(log.is_behind, "the cut was forgotten at once");
     fill(&mut log, 1);
     drop(log);
     disk.power_cut();
