@@ -29,8 +29,8 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 const SOCKET_GROUP: &str = "fleet";
 const SOCKET_MODE: u32 = 0o660;
 
-/// The agent of a fleet machine. Everything else is told in its configuration file, or as FLEET_<KEY> in its
-/// environment.
+/// The agent of a fleet machine. Its options stand in its configuration file, or in the environment as FLEET_
+/// and the option's name in capitals.
 #[derive(Debug, Parser)]
 #[command(name = "fleetd", version = VERSION, disable_version_flag = true)]
 pub struct CommandLine {

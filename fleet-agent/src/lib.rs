@@ -2,6 +2,8 @@
 
 pub mod cloud_config;
 
+mod path;
+
 pub mod config;
 
 pub mod registry;

@@ -233,17 +233,7 @@ fn json(status: StatusCode, body: &impl Serialize) -> Response<Full<Bytes>> {
 
 /// The clean form of a path that is not clean, as Go's servers redirect to; none when it is clean.
 fn cleaned(path: &str) -> Option<String> {
-    let mut parts: Vec<&str> = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => {
-                parts.pop();
-            }
-            part => parts.push(part),
-        }
-    }
-    let mut clean: String = parts.iter().map(|part| format!("/{part}")).collect();
+    let mut clean = crate::path::clean(path);
     if clean.is_empty() || path.ends_with('/') {
         clean.push('/');
     }

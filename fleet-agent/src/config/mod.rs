@@ -11,6 +11,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use daemon::flags::go_bool;
 use daemon::go_duration;
 
 /// Read when no `-config` names another file and it exists.
@@ -329,15 +330,6 @@ impl Options {
                 self.notices.push(Notice::Unused { key, why });
             }
         }
-    }
-}
-
-/// The words of Go's `strconv.ParseBool`.
-fn go_bool(value: &str) -> Option<bool> {
-    match value {
-        "1" | "t" | "T" | "TRUE" | "true" | "True" => Some(true),
-        "0" | "f" | "F" | "FALSE" | "false" | "False" => Some(false),
-        _ => None,
     }
 }
 

@@ -1,5 +1,7 @@
 //! Where things stand in the registry, built as Go's `path.Join` builds them.
 
+use crate::path::clean;
+
 /// The keys below one prefix.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Keys {
@@ -52,21 +54,6 @@ impl Keys {
             _ => None,
         }
     }
-}
-
-/// As `path.Clean` of an absolute path, and nothing for the root.
-fn clean(path: &str) -> String {
-    let mut parts: Vec<&str> = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => {
-                parts.pop();
-            }
-            part => parts.push(part),
-        }
-    }
-    parts.iter().map(|part| format!("/{part}")).collect()
 }
 
 #[cfg(test)]
