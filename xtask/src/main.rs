@@ -3,6 +3,7 @@
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool")]
 
+mod ci;
 mod cluster;
 mod command;
 mod docker;
@@ -11,6 +12,7 @@ mod lab;
 mod packages;
 mod progress;
 mod status;
+mod tidy;
 mod up;
 mod userdata;
 mod verbs;
@@ -18,7 +20,7 @@ mod wait;
 mod workspace;
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use install::Destination;
 use lab::Role;
 use std::ffi::OsString;
@@ -117,6 +119,10 @@ enum Task {
         #[arg(long, value_name = "DIR")]
         binaries: Option<PathBuf>,
     },
+    /// Check everything that has to hold before a change is taken
+    Ci(ci::Arguments),
+    /// Check the rules of the house that no compiler checks
+    Tidy,
     #[command(hide = true)]
     InCgroup(lab::InCgroup),
     #[command(hide = true)]
@@ -181,6 +187,8 @@ fn run(arguments: Arguments) -> Result<()> {
             report("packed", install::dist(binaries.as_deref())?);
             Ok(())
         }
+        Task::Ci(wanted) => ci::ci(&wanted, Arguments::command()),
+        Task::Tidy => tidy::tidy(&Arguments::command()),
         Task::InCgroup(task) => task.run(),
         Task::BecomeMachine { plan } => lab::become_machine(&plan),
         Task::Keeper { user } => lab::keeper::keep(user),
@@ -208,6 +216,8 @@ impl Task {
             Self::Install { .. }
             | Self::Uninstall { .. }
             | Self::Dist { .. }
+            | Self::Ci(_)
+            | Self::Tidy
             | Self::InCgroup(_)
             | Self::BecomeMachine { .. }
             | Self::Keeper { .. }

@@ -38,7 +38,7 @@ pub(crate) struct Arguments {
 
 /// Brings the lab up and prints what the story prints.
 pub(crate) fn up(name: &str, arguments: &Arguments) -> Result<()> {
-    packages::ensure()?;
+    packages::ensure("the simulated machines", &packages::MACHINES)?;
     let steps = Steps::start();
     let built = match arguments.blank {
         true => None,
@@ -58,7 +58,7 @@ pub(crate) fn up(name: &str, arguments: &Arguments) -> Result<()> {
 /// What an ordinary user does before entering the lab's namespaces, where there is no network: packages and the
 /// build. Returns the arguments that tell the inside about it.
 pub(crate) fn before_entering(arguments: &Arguments) -> Result<Vec<OsString>> {
-    packages::ensure()?;
+    packages::ensure("the simulated machines", &packages::MACHINES)?;
     if arguments.blank {
         return Ok(Vec::new());
     }
