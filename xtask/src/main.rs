@@ -3,12 +3,15 @@
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool")]
 
+mod check;
 mod ci;
 mod cluster;
 mod command;
 mod docker;
+mod http;
 mod install;
 mod lab;
+mod load;
 mod packages;
 mod progress;
 mod status;
@@ -119,6 +122,8 @@ enum Task {
         #[arg(long, value_name = "DIR")]
         binaries: Option<PathBuf>,
     },
+    /// Check the running cluster: add two machines to it, cut the leader's power, and restart it
+    Check,
     /// Check everything that has to hold before a change is taken
     Ci(ci::Arguments),
     /// Check the rules of the house that no compiler checks
@@ -187,6 +192,7 @@ fn run(arguments: Arguments) -> Result<()> {
             report("packed", install::dist(binaries.as_deref())?);
             Ok(())
         }
+        Task::Check => check::check(lab),
         Task::Ci(wanted) => ci::ci(&wanted, Arguments::command()),
         Task::Tidy => tidy::tidy(&Arguments::command()),
         Task::InCgroup(task) => task.run(),
@@ -212,7 +218,8 @@ impl Task {
             | Self::Pause { .. }
             | Self::Resume { .. }
             | Self::Partition { .. }
-            | Self::Heal => true,
+            | Self::Heal
+            | Self::Check => true,
             Self::Install { .. }
             | Self::Uninstall { .. }
             | Self::Dist { .. }

@@ -6,6 +6,7 @@
     reason = "what each step says is the output of the task"
 )]
 
+mod readme;
 mod runner;
 mod tally;
 
@@ -23,6 +24,8 @@ const DENY_VERSION: &str = "0.20.2";
 const BUILD_LIMIT: Duration = Duration::from_secs(30 * 60);
 /// All tests together.
 const TEST_LIMIT: Duration = Duration::from_secs(40 * 60);
+/// The checks of the running lab wait for TTLs, elections and boots.
+const LAB_LIMIT: Duration = Duration::from_secs(10 * 60);
 /// What neither builds nor tests.
 const SHORT_LIMIT: Duration = Duration::from_secs(5 * 60);
 
@@ -58,7 +61,7 @@ struct Step {
 }
 
 /// In the order in which they run. A step whose subject is not built yet is off: it would fail, not be skipped.
-const STEPS: [Step; 6] = [
+const STEPS: [Step; 11] = [
     Step {
         name: "packages",
         is_on: true,
@@ -72,7 +75,7 @@ const STEPS: [Step; 6] = [
     Step {
         name: "tidy",
         is_on: true,
-        work: |runner| tidy::tidy(runner.xtask()).map(|()| Tally::ONE),
+        work: |runner| tidy::tidy(runner.command_line()).map(|()| Tally::ONE),
     },
     Step {
         name: "dependencies",
@@ -98,7 +101,35 @@ const STEPS: [Step; 6] = [
     Step {
         name: "tests",
         is_on: true,
-        work: |runner| runner.tests(&[], TEST_LIMIT),
+        work: |runner| runner.tests(&[], None, TEST_LIMIT),
+    },
+    Step {
+        name: "clients on our node",
+        is_on: false,
+        work: test_clients_on_our_node,
+    },
+    Step {
+        name: "up",
+        is_on: false,
+        work: bring_up,
+    },
+    Step {
+        name: "cluster",
+        is_on: false,
+        work: |runner| runner.xtask(&["check"], LAB_LIMIT).and_then(|()| runner.tally()),
+    },
+    Step {
+        name: "down",
+        is_on: false,
+        work: |runner| runner.xtask(&["down"], SHORT_LIMIT).map(|()| Tally::ONE),
+    },
+    Step {
+        name: "readme",
+        is_on: false,
+        work: |runner| {
+            let passed = readme::play(runner.program())?;
+            Ok(Tally { passed, failed: 0 })
+        },
     },
 ];
 
@@ -189,6 +220,23 @@ fn conclude(steps: &[&Step], outcomes: &[Outcome], took: Duration) -> Result<()>
 fn install_packages(_: &mut Runner) -> Result<Tally> {
     let all: Vec<_> = packages::MACHINES.iter().chain(&PACKAGES).copied().collect();
     packages::ensure("the checks", &all)?;
+    Ok(Tally::ONE)
+}
+
+/// The tests of the clients once more, with our node where they had a stock etcd. The tests of the whole have built it.
+fn test_clients_on_our_node(runner: &mut Runner) -> Result<Tally> {
+    let node = workspace::target().join("debug/etcd");
+    // Programs that talk to a store, by the names of their tests.
+    let words = [
+        "--test", "etcdctl", "--test", "v2", "--test", "v3", "--test", "machines",
+    ];
+    runner.tests(&words, Some(&node), TEST_LIMIT)
+}
+
+/// A lab that an earlier run left is in the way.
+fn bring_up(runner: &mut Runner) -> Result<Tally> {
+    runner.xtask(&["down"], SHORT_LIMIT)?;
+    runner.xtask(&["up"], BUILD_LIMIT)?;
     Ok(Tally::ONE)
 }
 

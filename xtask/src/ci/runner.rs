@@ -15,6 +15,8 @@ const TAIL_LINES: usize = 40;
 /// After the limit a program is asked to end; after this it is killed.
 const KILL_AFTER: &str = "--kill-after=20";
 
+/// Its machines are not those that a person may have up.
+pub(super) const LAB: &str = "ci";
 /// Tests that fail where machines cannot be simulated, and where there is no etcd, instead of saying so.
 const REQUIREMENTS: [(&str, &str); 2] = [("REQUIRE_SYSTEMD", "1"), ("REQUIRE_ETCD", "1")];
 
@@ -22,26 +24,37 @@ const REQUIREMENTS: [(&str, &str); 2] = [("REQUIRE_SYSTEMD", "1"), ("REQUIRE_ETC
 pub(super) struct Runner {
     directory: PathBuf,
     /// Our own command line.
-    xtask: clap::Command,
+    command_line: clap::Command,
+    /// A copy of this program: the tests build the original anew.
+    program: PathBuf,
     /// Log of the step that runs.
     log: PathBuf,
     is_terminal: bool,
 }
 
 impl Runner {
-    /// Logs go to the directory, which is made anew.
-    pub(super) fn new(directory: PathBuf, xtask: clap::Command) -> Result<Self> {
+    /// Logs go to the directory.
+    pub(super) fn new(directory: PathBuf, command_line: clap::Command) -> Result<Self> {
         fs::create_dir_all(&directory).with_context(|| format!("make {}", directory.display()))?;
+        let program = directory.join("xtask");
+        // One that still runs cannot be written to.
+        fs::remove_file(&program).ok();
+        fs::copy("/proc/self/exe", &program).with_context(|| format!("copy to {}", program.display()))?;
         Ok(Self {
             log: directory.join("log"),
             directory,
-            xtask,
+            command_line,
+            program,
             is_terminal: std::io::stdout().is_terminal(),
         })
     }
 
-    pub(super) fn xtask(&self) -> &clap::Command {
-        &self.xtask
+    pub(super) fn command_line(&self) -> &clap::Command {
+        &self.command_line
+    }
+
+    pub(super) fn program(&self) -> &Path {
+        &self.program
     }
 
     /// Opens the log of a step.
@@ -66,8 +79,15 @@ impl Runner {
         Ok(Tally::ONE)
     }
 
-    /// Runs tests, all or those that the words select, and counts them.
-    pub(super) fn tests(&mut self, words: &[&str], limit: Duration) -> Result<Tally> {
+    /// Runs a task of ours.
+    pub(super) fn xtask(&mut self, words: &[&str], limit: Duration) -> Result<()> {
+        let mut task = self.limited(&self.program, limit);
+        task.args(words);
+        self.run(task)
+    }
+
+    /// Runs tests, all or those that the words select, against a stock etcd or the given one, and counts them.
+    pub(super) fn tests(&mut self, words: &[&str], etcd: Option<&Path>, limit: Duration) -> Result<Tally> {
         let mut cargo = self.limited("cargo".as_ref(), limit);
         if command::succeeds(Command::new("cargo").args(["nextest", "--version"])) {
             cargo.args(["nextest", "run"]);
@@ -77,15 +97,23 @@ impl Runner {
         cargo
             .args(["--locked", "--workspace", "--no-fail-fast"])
             .args(words);
-        cargo.envs(REQUIREMENTS);
+        cargo.envs(REQUIREMENTS).env_remove("ETCD_BIN");
+        if let Some(etcd) = etcd {
+            cargo.env("ETCD_BIN", etcd);
+        }
         let line = command::line(&cargo);
         let status = self.show(cargo)?;
-        let tally = Tally::of_tests(&fs::read_to_string(&self.log)?);
+        let tally = self.tally()?;
         match (status.success(), tally) {
             (_, Tally { failed: 1.., .. }) | (true, Tally { passed: 1.., .. }) => Ok(tally),
             (true, _) => bail!("`{line}` ran no tests"),
             (false, _) => bail!("`{line}` ended with {status}"),
         }
+    }
+
+    /// What the step's log counts.
+    pub(super) fn tally(&self) -> Result<Tally> {
+        Ok(Tally::of_tests(&fs::read_to_string(&self.log)?))
     }
 
     /// A command that is ended when it takes too long. Someone at a terminal ends it with Ctrl-C, which would not
@@ -104,7 +132,9 @@ impl Runner {
         if self.is_terminal {
             command.env("CARGO_TERM_COLOR", "always");
         }
-        command.current_dir(crate::workspace::checkout());
+        command
+            .current_dir(crate::workspace::checkout())
+            .env("HAWSER_LAB", LAB);
         command
     }
 

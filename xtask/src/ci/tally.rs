@@ -15,15 +15,14 @@ impl Tally {
     /// A step that is one check, and does not hold.
     pub(crate) const FAILURE: Self = Self { passed: 0, failed: 1 };
 
-    /// Adds up the summaries in the output of `cargo test` or `cargo nextest`.
+    /// Adds up the summaries in the output of `cargo test`, `cargo nextest` or `cargo xtask check`.
     pub(crate) fn of_tests(output: &str) -> Self {
         let mut tally = Self::default();
         for line in output.lines() {
             // `test result: ok. 3 passed; 0 failed; ...` and `Summary [  1.2s] 3 tests run: 3 passed, 0 skipped`
-            let summary = line.split_once("test result:").or_else(|| {
-                line.split_once("run:")
-                    .filter(|(before, _)| before.contains("Summary ["))
-            });
+            let summary = line
+                .split_once("test result:")
+                .or_else(|| line.split_once("run:").filter(|(before, _)| is_summary(before)));
             if let Some((_, counts)) = summary {
                 tally.passed += count(counts, "passed");
                 tally.failed += count(counts, "failed") + count(counts, "timed");
@@ -38,6 +37,10 @@ impl AddAssign for Tally {
         self.passed += other.passed;
         self.failed += other.failed;
     }
+}
+
+fn is_summary(before: &str) -> bool {
+    before.contains("Summary [") || before == "checks "
 }
 
 /// The number in front of a word.
@@ -64,6 +67,10 @@ mod tests {
         assert_eq!(Tally::of_tests(nextest), Tally { passed: 7, failed: 3 });
         let all = "     Summary [   0.005s] 1 test run: 1 passed, 0 skipped\n";
         assert_eq!(Tally::of_tests(all), Tally::ONE);
+        assert_eq!(
+            Tally::of_tests("checks run: 8 passed, 1 failed"),
+            Tally { passed: 8, failed: 1 }
+        );
         assert_eq!(Tally::of_tests("error: could not compile"), Tally::default());
     }
 }

@@ -9,13 +9,13 @@ mod cgroup;
 mod disk;
 mod faults;
 mod host;
-pub(crate) mod http;
 mod hub;
 pub(crate) mod keeper;
 mod machine;
 mod network;
 mod state;
 
+use crate::http;
 use crate::wait::{self, Look};
 use crate::workspace;
 use anyhow::{Context as _, Result, bail};
@@ -253,6 +253,12 @@ impl Lab {
     pub(crate) fn ask_port(&self, address: Ipv4Addr, port: u16, path: &str) -> Result<http::Answer> {
         self.network
             .inside(HUB, || http::get(SocketAddr::new(address.into(), port), path))
+    }
+
+    /// A connection to a node, from the hub.
+    pub(crate) fn connect(&self, address: Ipv4Addr) -> Result<http::Connection> {
+        let address = SocketAddr::new(address.into(), CLIENT_PORT);
+        self.network.inside(HUB, || http::Connection::open(address))
     }
 
     /// This program's copy that outlives a rebuild.
