@@ -429,6 +429,18 @@ fn a_socket_whose_service_runs_gets_a_clear_error() {
 }
 
 #[test]
+fn a_unit_that_is_not_there_is_named() {
+    let machine = Machine::new();
+    machine.set("state/a.service", "LoadState=not-found\n");
+    machine.set("fail/a.service", "Failed to start a.service.\n");
+    let text = "#cloud-config\ncoreos:\n  units:\n    - name: a.service\n      command: start\n";
+    machine
+        .run(text)
+        .assert_code(3)
+        .assert_says("start a.service: there is no such unit: install it, or give its content");
+}
+
+#[test]
 fn without_systemd_the_files_are_written_and_the_units_fail() {
     let machine = Machine::new();
     fs::remove_file(machine.world.path().join("systemctl")).unwrap();

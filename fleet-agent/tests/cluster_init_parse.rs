@@ -10,6 +10,7 @@ use fleet_agent::cloud_config::config::{Command, Config};
 use fleet_agent::cloud_config::input::{Input, USER_DATA_BYTES_MAX, recognise};
 use fleet_agent::cloud_config::message::{Severity, has_error, make_strict};
 use fleet_agent::cloud_config::parse::parse;
+use fleet_agent::cloud_config::plan::{Facts, plan};
 
 const CORE: &str = include_str!("cloud_config/core.yaml");
 const WORKER: &str = include_str!("cloud_config/worker.yaml");
@@ -554,4 +555,49 @@ fn files_may_be_empty_and_end_lines_as_windows_does() {
     let config = clean("hostname: a\r\ncoreos:\r\n  etcd:\r\n    addr: b\r\n");
     assert_eq!(config.hostname.unwrap().value, "a");
     assert_eq!(config.services[0].value("addr"), Some("b"));
+}
+
+/// A small generator of our own, so that a failing round can be run again.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 % limit as u64).unwrap()
+    }
+}
+
+#[test]
+fn damaged_files_are_read_or_refused_with_a_line_of_theirs() {
+    const PIECES: [&str; 18] = [
+        "\t", "\n", "  ", "-", ":", ": ", "'", "\"", "[", "]", "{", "}", "&a", "*a", "|", "<<: ", "# ",
+        "\u{e9}",
+    ];
+    let mut dice = Dice(0x9e37_79b9_7f4a_7c15);
+    let mut refused = 0;
+    for round in 0..3_000 {
+        let mut text: Vec<char> = [CORE, WORKER][round % 2].chars().collect();
+        for _ in 0..=dice.below(3) {
+            let place = dice.below(text.len());
+            let end = (place + dice.below(4)).min(text.len());
+            let piece = PIECES[dice.below(PIECES.len())];
+            text.splice(place..end, piece.chars());
+        }
+        let text: String = text.into_iter().collect();
+        let Ok(Input::CloudConfig(text)) = recognise(text.as_bytes()) else {
+            continue;
+        };
+        let lines = text.lines().count();
+        let (config, messages) = parse(&text);
+        for message in &messages {
+            assert!(message.line <= lines, "round {round}: {message} in {text}");
+        }
+        refused += usize::from(has_error(&messages));
+        if !has_error(&messages) {
+            plan(&config, &Facts::default());
+        }
+    }
+    assert!(refused > 300, "only {refused} rounds did damage");
 }

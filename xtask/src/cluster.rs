@@ -69,6 +69,28 @@ pub(crate) fn check_ours(machine: &Machine<'_>) -> Result<()> {
     Ok(())
 }
 
+/// On CoreOS a stray etcd started on workers, because fleet.service wanted it.
+pub(crate) fn check_no_etcd(worker: &Machine<'_>) -> Result<()> {
+    let property = "--property=InactiveExitTimestampMonotonic";
+    let since = worker.output(&["systemctl", "show", "etcd.service", property, "--value"])?;
+    if since.trim() != "0" {
+        bail!("etcd.service was started on {}", worker.name());
+    }
+    Ok(())
+}
+
+/// The worker's socket, written and enabled by its user-data, hands over to the service behind it.
+pub(crate) fn check_socket(lab: &Lab, worker: &Machine<'_>) -> Result<()> {
+    let answer = lab.ask_port(worker.address(), docker::PORT, "/_ping")?;
+    if (answer.status, answer.body.as_str()) != (200, "OK") {
+        bail!(
+            "docker-tcp.socket on {} answers {answer:?} to GET /_ping",
+            worker.name()
+        );
+    }
+    Ok(())
+}
+
 /// What one node says about its cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct NodeView {

@@ -18,6 +18,9 @@ StandardOutput=journal
 ExecStart=/opt/lab/xtask docker-stand-in
 ";
 
+/// Where the worker's user-data has it listen.
+pub(crate) const PORT: u16 = 2375;
+
 /// Longest request line that is read.
 const REQUEST_BYTES_MAX: u64 = 4096;
 const TIMEOUT: Duration = Duration::from_secs(5);

@@ -3,14 +3,19 @@
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool")]
 
+mod check;
+mod ci;
 mod cluster;
 mod command;
 mod docker;
+mod http;
 mod install;
 mod lab;
+mod load;
 mod packages;
 mod progress;
 mod status;
+mod tidy;
 mod up;
 mod userdata;
 mod verbs;
@@ -18,7 +23,7 @@ mod wait;
 mod workspace;
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use install::Destination;
 use lab::Role;
 use std::ffi::OsString;
@@ -117,12 +122,22 @@ enum Task {
         #[arg(long, value_name = "DIR")]
         binaries: Option<PathBuf>,
     },
+    /// Check the running cluster: add two machines to it, cut the leader's power, and restart it
+    Check,
+    /// Check everything that has to hold before a change is taken
+    Ci(ci::Arguments),
+    /// Check the rules of the house that no compiler checks
+    Tidy,
     #[command(hide = true)]
     InCgroup(lab::InCgroup),
     #[command(hide = true)]
     BecomeMachine { plan: PathBuf },
     #[command(hide = true)]
-    Keeper,
+    Keeper {
+        /// Hold an ordinary user's namespaces
+        #[arg(long)]
+        user: bool,
+    },
     #[command(hide = true)]
     DockerStandIn,
 }
@@ -139,6 +154,9 @@ fn main() -> ExitCode {
 
 fn run(arguments: Arguments) -> Result<()> {
     let lab = arguments.lab.as_str();
+    if arguments.task.is_about_machines() && lab::keeper::is_needed() {
+        return as_user(lab, &arguments.task);
+    }
     match arguments.task {
         Task::Up(wanted) => up::up(lab, &wanted),
         Task::Down => verbs::down(lab),
@@ -174,10 +192,56 @@ fn run(arguments: Arguments) -> Result<()> {
             report("packed", install::dist(binaries.as_deref())?);
             Ok(())
         }
+        Task::Check => check::check(lab),
+        Task::Ci(wanted) => ci::ci(&wanted, Arguments::command()),
+        Task::Tidy => tidy::tidy(&Arguments::command()),
         Task::InCgroup(task) => task.run(),
         Task::BecomeMachine { plan } => lab::become_machine(&plan),
-        Task::Keeper => lab::keeper::keep(),
+        Task::Keeper { user } => lab::keeper::keep(user),
         Task::DockerStandIn => docker::serve(),
+    }
+}
+
+impl Task {
+    /// Whether it acts on the simulated machines, or enters them.
+    fn is_about_machines(&self) -> bool {
+        match self {
+            Self::Up(_)
+            | Self::Down
+            | Self::Status { .. }
+            | Self::Shell { .. }
+            | Self::Exec { .. }
+            | Self::Logs { .. }
+            | Self::Add { .. }
+            | Self::Kill { .. }
+            | Self::Restart { .. }
+            | Self::Pause { .. }
+            | Self::Resume { .. }
+            | Self::Partition { .. }
+            | Self::Heal
+            | Self::Check => true,
+            Self::Install { .. }
+            | Self::Uninstall { .. }
+            | Self::Dist { .. }
+            | Self::Ci(_)
+            | Self::Tidy
+            | Self::InCgroup(_)
+            | Self::BecomeMachine { .. }
+            | Self::Keeper { .. }
+            | Self::DockerStandIn => false,
+        }
+    }
+}
+
+/// An ordinary user's machines live in namespaces of theirs: the task is done by the same command inside.
+fn as_user(lab: &str, task: &Task) -> Result<()> {
+    match task {
+        Task::Up(wanted) => lab::keeper::up(lab, &up::before_entering(wanted)?),
+        Task::Down => {
+            verbs::report_down(lab::keeper::down(lab)?);
+            Ok(())
+        }
+        _ => lab::keeper::enter(lab),
     }
 }
 

@@ -1,5 +1,4 @@
-//! The Debian packages that the simulated machines need: named when missing, asked for on a terminal,
-//! installed as root.
+//! Debian packages that a task needs: named when missing, asked for on a terminal, installed as root.
 
 #![expect(clippy::print_stdout, reason = "the question is asked on the terminal")]
 
@@ -9,12 +8,14 @@ use std::path::Path;
 use std::process::Command;
 
 /// A package, and a program of it that is used.
-struct Package {
-    name: &'static str,
-    program: &'static str,
+#[derive(Clone, Copy)]
+pub(crate) struct Package {
+    pub(crate) name: &'static str,
+    pub(crate) program: &'static str,
 }
 
-const PACKAGES: [Package; 5] = [
+/// What simulated machines are made of.
+pub(crate) const MACHINES: [Package; 5] = [
     Package {
         name: "systemd",
         program: "/lib/systemd/systemd",
@@ -39,23 +40,20 @@ const PACKAGES: [Package; 5] = [
 /// Needed by ordinary users alone: it maps their subordinate ids into a user namespace.
 const FOR_USERS: &str = "uidmap";
 
-/// Makes sure that everything is there, or says what is missing.
-pub(crate) fn ensure() -> Result<()> {
+/// Makes sure that everything is there that `who` (`the simulated machines`) needs, or says what is missing.
+pub(crate) fn ensure(who: &str, packages: &[Package]) -> Result<()> {
     let is_root = rustix::process::geteuid().is_root();
-    let missing = missing(is_root, |program| Path::new(program).exists());
+    let missing = missing(packages, is_root, |program| Path::new(program).exists());
     if missing.is_empty() {
         return Ok(());
     }
     let install = format!("apt-get install {}", missing.join(" "));
     if !is_root {
-        bail!("the simulated machines need more Debian packages: run `sudo {install}`");
+        bail!("{who} need more Debian packages: run `sudo {install}`");
     }
-    println!(
-        "The simulated machines need more Debian packages: {}",
-        missing.join(" ")
-    );
+    println!("Missing Debian packages that {who} need: {}", missing.join(" "));
     if std::io::stdin().is_terminal() && !agreed(&install)? {
-        bail!("without these packages there are no simulated machines: run `{install}`");
+        bail!("{who} cannot do without these packages: run `{install}`");
     }
     for arguments in [
         vec!["update"],
@@ -79,9 +77,9 @@ pub(crate) fn ensure() -> Result<()> {
     Ok(())
 }
 
-fn missing(is_root: bool, exists: impl Fn(&str) -> bool) -> Vec<&'static str> {
+fn missing(packages: &[Package], is_root: bool, exists: impl Fn(&str) -> bool) -> Vec<&'static str> {
     let is_needed = |package: &&Package| !(is_root && package.name == FOR_USERS);
-    let missing = PACKAGES
+    let missing = packages
         .iter()
         .filter(is_needed)
         .filter(|package| !exists(package.program));
@@ -106,13 +104,13 @@ mod tests {
     #[test]
     fn missing_packages_are_named_and_uidmap_only_to_users() {
         assert_eq!(
-            missing(true, |_| false),
+            missing(&MACHINES, true, |_| false),
             ["systemd", "dbus", "iproute2", "util-linux"]
         );
         assert_eq!(
-            missing(false, |program| program != "/usr/bin/newuidmap"),
+            missing(&MACHINES, false, |program| program != "/usr/bin/newuidmap"),
             ["uidmap"]
         );
-        assert!(missing(false, |_| true).is_empty());
+        assert!(missing(&MACHINES, false, |_| true).is_empty());
     }
 }

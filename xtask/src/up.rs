@@ -8,6 +8,7 @@ use crate::lab::{self, Bind, Config, Lab, Machine, Role};
 use crate::progress::Steps;
 use crate::{cluster, command, packages, userdata, workspace};
 use anyhow::{Context as _, Result, anyhow, bail};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
@@ -25,7 +26,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "M", default_value_t = 1, value_parser = clap::value_parser!(u8).range(0..=9))]
     worker: u8,
     /// Take the programs from this directory instead of building them
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", overrides_with = "binaries")]
     binaries: Option<PathBuf>,
     /// Only boot the machines, with nothing of ours installed: `install --root target/lab/machines/core-01`
     #[arg(long)]
@@ -37,7 +38,7 @@ pub(crate) struct Arguments {
 
 /// Brings the lab up and prints what the story prints.
 pub(crate) fn up(name: &str, arguments: &Arguments) -> Result<()> {
-    packages::ensure()?;
+    packages::ensure("the simulated machines", &packages::MACHINES)?;
     let steps = Steps::start();
     let built = match arguments.blank {
         true => None,
@@ -52,6 +53,19 @@ pub(crate) fn up(name: &str, arguments: &Arguments) -> Result<()> {
     };
     told.inspect_err(|_| show_logs(&lab))
         .context("the machines stay for a look (`cargo xtask status`, `logs M`) until `cargo xtask down`")
+}
+
+/// What an ordinary user does before entering the lab's namespaces, where there is no network: packages and the
+/// build. Returns the arguments that tell the inside about it.
+pub(crate) fn before_entering(arguments: &Arguments) -> Result<Vec<OsString>> {
+    packages::ensure("the simulated machines", &packages::MACHINES)?;
+    if arguments.blank {
+        return Ok(Vec::new());
+    }
+    let given = arguments.binaries.as_deref();
+    let binaries = Steps::start().run_talking("build the programs", || workspace::binaries(given))?;
+    // The last one counts, and it is absolute: the working directory does not come along.
+    Ok(vec!["--binaries".into(), binaries.into()])
 }
 
 /// Adds one machine to the running cluster, with the same user-data; nothing changes on the others.
@@ -156,9 +170,11 @@ fn tell(steps: &Steps, lab: &mut Lab, binaries: &Path, arguments: &Arguments) ->
     steps.run(&format!("{} machines in fleet", names.len()), || {
         cluster::wait_fleet(lab, lab.machines())
     })?;
-    steps.run("check that no worker ever started etcd", || {
-        each(lab, workers, check_no_etcd)
-    })?;
+    if !workers.is_empty() {
+        steps.run("check that workers have a socket and no etcd", || {
+            each(lab, workers, |worker| check_worker(lab, worker))
+        })?;
+    }
     show_story(lab, cores, workers)?;
     println!(
         "\nUp after {:.1} s. What to try next:",
@@ -198,19 +214,9 @@ fn each(lab: &Lab, names: &[String], work: impl Fn(&Machine<'_>) -> Result<()> +
     })
 }
 
-/// On CoreOS a stray etcd started on workers, because fleet.service wanted it.
-fn check_no_etcd(worker: &Machine<'_>) -> Result<()> {
-    let since = worker.output(&[
-        "systemctl",
-        "show",
-        "etcd.service",
-        "--property=InactiveExitTimestampMonotonic",
-        "--value",
-    ])?;
-    if since.trim() != "0" {
-        bail!("etcd.service was started on {}", worker.name());
-    }
-    Ok(())
+fn check_worker(lab: &Lab, worker: &Machine<'_>) -> Result<()> {
+    cluster::check_no_etcd(worker)?;
+    cluster::check_socket(lab, worker)
 }
 
 /// What the story looks at in the end.
@@ -246,7 +252,10 @@ fn table(lab: &Lab) -> Result<String> {
 /// The last words of everything that may be the cause of a failure.
 fn show_logs(lab: &Lab) {
     let tail = |title: &str, mut command: Command| {
-        if let Ok(text) = command::capture(&mut command) {
+        // A unit that never ran has said nothing.
+        if let Ok(text) = command::capture(&mut command)
+            && !text.trim().is_empty()
+        {
             println!("\n--- {title}\n{}", text.trim_end());
         }
     };

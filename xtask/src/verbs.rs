@@ -117,8 +117,13 @@ pub(crate) fn heal(name: &str) -> Result<()> {
 
 /// Removes the lab.
 pub(crate) fn down(name: &str) -> Result<()> {
-    if !Lab::destroy(name)? {
+    report_down(Lab::destroy(name)?);
+    Ok(())
+}
+
+/// Says so when there was nothing to remove.
+pub(crate) fn report_down(was_there: bool) {
+    if !was_there {
         println!("no lab is there");
     }
-    Ok(())
 }

@@ -104,21 +104,16 @@ impl TestLab {
 
     /// Everything of this lab that the host has: namespaces, interfaces, cgroups, mounts, processes, files.
     fn traces(&self) -> Vec<String> {
-        let name = format!("hawser-{}", self.name);
         let mut found = Vec::new();
-        for (kind, path) in [("namespace", "/run/netns"), ("marker", "/run/hawser")] {
-            let names = fs::read_dir(path)
-                .into_iter()
-                .flatten()
-                .flatten()
-                .map(|entry| entry.file_name());
-            let names = names.filter_map(|found| found.into_string().ok());
-            found.extend(
-                names
-                    .filter(|found| found.contains(&self.name))
-                    .map(|found| format!("{kind} {found}")),
-            );
-        }
+        let names = fs::read_dir("/run/hawser")
+            .into_iter()
+            .flatten()
+            .flatten()
+            .map(|entry| entry.file_name());
+        let names = names
+            .filter_map(|found| found.into_string().ok())
+            .filter(|found| found.contains(&self.name));
+        found.extend(names.map(|found| format!("marker {found}")));
         let listing = |program: &str, arguments: &[&str]| {
             let output = Command::new(program).args(arguments).output().unwrap();
             String::from_utf8_lossy(&output.stdout).into_owned()
@@ -134,7 +129,7 @@ impl TestLab {
         for (kind, text) in texts {
             let lines = text
                 .lines()
-                .filter(|line| line.contains(&name) || line.contains(" lab0"));
+                .filter(|line| line.contains(&self.name) || line.contains(" lab0"));
             found.extend(lines.map(|line| format!("{kind} {line}")));
         }
         found.extend(self.processes());
@@ -389,7 +384,7 @@ fn down_cleans_up_after_an_interrupted_up() {
     lab.down_leaves_nothing();
     interrupt(&lab, || state(&lab));
     lab.down_leaves_nothing();
-    interrupt(&lab, || trace("-core-02")(&lab));
+    interrupt(&lab, || trace("/core-02 ")(&lab));
     lab.down_leaves_nothing();
     interrupt(&lab, || trace("become-machine")(&lab));
     lab.down_leaves_nothing();
@@ -471,5 +466,96 @@ fn installed_machine_has_our_units_and_users() {
         "nothing is left in /usr/local"
     );
     lab.run("exec core-01 id etcd");
+    lab.down_leaves_nothing();
+}
+
+/// A person on a machine of a lab: an account, subordinate ids, and a service manager of their own, as a login gives
+/// it. Returns the words that run a command as that person.
+fn add_person(lab: &TestLab, machine: &str) -> Vec<String> {
+    let etc = lab.disk(machine).join("etc");
+    let append = |file: &str, line: &str| {
+        let text = fs::read_to_string(etc.join(file)).unwrap_or_default();
+        fs::write(etc.join(file), format!("{text}{line}\n")).unwrap();
+    };
+    append("passwd", "ann:x:1000:1000::/var/ann:/bin/bash");
+    append("shadow", "ann:*:19000:0:99999:7:::");
+    append("group", "ann:x:1000:");
+    append("subuid", "ann:100000:65536");
+    append("subgid", "ann:100000:65536");
+    let make = "mkdir -p /run/user/%i; chown %i:%i /run/user/%i; chmod 700 /run/user/%i";
+    fs::write(
+        etc.join("systemd/system/user-runtime-dir@.service"),
+        format!("[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/sh -c '{make}'\n"),
+    )
+    .unwrap();
+    lab.run(&format!("exec {machine} install -d -o ann -g ann /var/ann"));
+    lab.run(&format!("exec {machine} systemctl daemon-reload"));
+    lab.run(&format!("exec {machine} systemctl start user@1000.service"));
+    // The kernel lets nobody mount a fresh /proc in a user namespace where parts of the old one are covered.
+    lab.run(&format!("exec {machine} umount /proc/sys/kernel/random/boot_id"));
+    let words = "setpriv --reuid 1000 --regid 1000 --clear-groups env HOME=/var/ann XDG_RUNTIME_DIR=/run/user/1000 \
+        DBUS_SESSION_BUS_ADDRESS=unix:path=/run/user/1000/bus CARGO_TARGET_DIR=/var/ann/target";
+    words.split_whitespace().map(str::to_owned).collect()
+}
+
+/// A lab inside a machine whose host, the machine, booted systemd: `up`, faults, `down`, and nothing left.
+fn lab_inside(lab: &TestLab, machine: &str, prefix: &[String]) {
+    let inner = |line: &str| {
+        let mut words = vec!["exec".to_owned(), machine.to_owned()];
+        words.extend_from_slice(prefix);
+        words.push(env!("CARGO_BIN_EXE_xtask").to_owned());
+        words.extend(line.split_whitespace().map(str::to_owned));
+        let output = lab.command(&words).output().unwrap();
+        let (out, err) = (
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr),
+        );
+        (output.status.code(), format!("{out}{err}"))
+    };
+    let run = |line: &str| {
+        let (code, said) = inner(line);
+        assert_eq!(code, Some(0), "{line}: {said}");
+        said
+    };
+    let traces = || {
+        let find = "ls /run/hawser /run/user/1000/hawser /var/*/target/lab 2>/dev/null; \
+            find /sys/fs/cgroup -name 'hawser*' -o -name machines; findmnt -rno TARGET | grep -e /hawser/ -e ^/var/; \
+            ps -eo args | grep [b]ecome-machine; true";
+        let output = lab
+            .command(&["exec", machine, "bash", "-c", find])
+            .output()
+            .unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert_eq!(traces(), "");
+    run("up --blank --nodes 2");
+    assert!(traces().contains("/hawser-lab"), "{}", traces());
+    assert_eq!(run("exec core-02 hostname").trim(), "core-02");
+    assert_eq!(inner("exec core-01 grep -q nothing /etc/hosts").0, Some(1));
+    run("partition core-02");
+    run("heal");
+    run("pause core-01");
+    run("resume core-01");
+    run("kill core-02");
+    run("restart core-02");
+    run("add");
+    assert_eq!(run("exec core-03 systemctl is-system-running").trim(), "running");
+    run("down");
+    assert_eq!(traces(), "");
+    assert!(run("down").contains("no lab is there"));
+}
+
+#[test]
+fn lab_works_inside_a_machine_for_root_and_for_a_person() {
+    let Some(lab) = TestLab::new("nested") else { return };
+    let programs = Path::new(env!("CARGO_BIN_EXE_xtask")).parent().unwrap();
+    lab.run(&format!(
+        "up --blank --nodes 1 --worker 0 --bind {}",
+        programs.display()
+    ));
+    let root = ["env", "CARGO_TARGET_DIR=/var/inner/target"].map(str::to_owned);
+    lab_inside(&lab, "core-01", &root);
+    let person = add_person(&lab, "core-01");
+    lab_inside(&lab, "core-01", &person);
     lab.down_leaves_nothing();
 }

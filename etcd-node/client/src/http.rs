@@ -12,6 +12,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use rustix::net::sockopt;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, timeout_at};
@@ -24,6 +25,11 @@ const REDIRECTS_MAX: usize = 10;
 
 /// What a connection buffers of a head it reads; etcd's heads are a few hundred bytes.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
+
+/// A connection that was quiet this long is asked for life, this often, this many times; then it is gone.
+const KEEP_ALIVE_IDLE: Duration = Duration::from_secs(10);
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(5);
+const KEEP_ALIVE_PROBES: u32 = 3;
 
 /// How long and how much a request may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -371,10 +377,20 @@ async fn dial(endpoint: &Endpoint) -> io::Result<Box<dyn Duplex>> {
         Endpoint::Tcp { host, port, .. } => {
             let stream = TcpStream::connect((host.as_str(), *port)).await?;
             stream.set_nodelay(true)?;
+            notice_silence(&stream)?;
             Ok(Box::new(stream))
         }
         Endpoint::Unix { path } => Ok(Box::new(UnixStream::connect(path).await?)),
     }
+}
+
+/// Lets the kernel find out that a silent server is gone: a watch may wait for hours and sends nothing.
+fn notice_silence(stream: &TcpStream) -> io::Result<()> {
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, KEEP_ALIVE_IDLE)?;
+    sockopt::set_tcp_keepintvl(stream, KEEP_ALIVE_INTERVAL)?;
+    sockopt::set_tcp_keepcnt(stream, KEEP_ALIVE_PROBES)?;
+    Ok(())
 }
 
 /// Where a redirection leads; none when the answer is not one.

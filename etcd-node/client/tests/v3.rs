@@ -154,6 +154,52 @@ async fn a_watch_sees_every_change_once_across_a_restart_of_the_server() {
 }
 
 #[tokio::test]
+async fn a_lease_is_kept_alive_across_a_restart_of_the_server() {
+    let Some(mut server) = server_or_skip("v3 keep-alive across restart") else {
+        return;
+    };
+    let client = Client::connect([server.url()]).unwrap();
+    let lease = client.lease_grant(600, None).await.unwrap().id;
+    let mut beats = client.lease_keep_alive(lease);
+    let ttl = Duration::from_secs(600);
+    assert_eq!(
+        timeout(SOON, beats.next())
+            .await
+            .expect("the first beat waits for nothing")
+            .unwrap(),
+        ttl
+    );
+    server.kill();
+    let error = beats.beat().await.unwrap_err();
+    assert!(error.is_passing(), "{error}");
+    server.resume();
+    assert_eq!(timeout(SOON, beats.next()).await.unwrap().unwrap(), ttl);
+}
+
+#[tokio::test]
+async fn a_write_to_a_server_that_is_gone_certainly_did_not_happen() {
+    let Some(mut server) = server_or_skip("v3 server gone") else {
+        return;
+    };
+    let client = Client::connect([server.url()]).unwrap();
+    client.put("/g", "0", None).await.unwrap();
+    server.kill();
+    // The first writes may meet the connection before its end is noticed.
+    let outcome = timeout(SOON, async {
+        loop {
+            match client.put("/g", "1", None).await.unwrap_err() {
+                Error::Uncertain { .. } => tokio::task::yield_now().await,
+                error => return error,
+            }
+        }
+    });
+    let error = outcome.await.expect("still uncertain");
+    assert!(matches!(error, Error::Unavailable { .. }), "{error}");
+    server.resume();
+    client.put("/g", "2", None).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_watch_from_a_compacted_revision_reports_the_gap() {
     let Some(server) = server_or_skip("v3 compacted watch") else {
         return;

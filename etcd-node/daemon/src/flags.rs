@@ -137,7 +137,7 @@ impl<'a> Flag<'a> {
         let Some(value) = self.value else {
             return Some(OsString::from_vec(spelled));
         };
-        let switch = go_bool(value);
+        let switch = value.to_str().and_then(go_bool);
         match (known.get_action(), switch) {
             (ArgAction::SetTrue | ArgAction::SetFalse | ArgAction::Help | ArgAction::Version, Some(on)) => {
                 return on.then(|| OsString::from_vec(spelled));
@@ -164,11 +164,11 @@ fn is_optional_bool(known: &Arg) -> bool {
     !takes_next(known) && known.get_value_parser().type_id() == clap::builder::ValueParser::bool().type_id()
 }
 
-/// The words that Go's `strconv.ParseBool` knows.
-fn go_bool(value: &OsStr) -> Option<bool> {
-    match value.as_bytes() {
-        b"1" | b"t" | b"T" | b"TRUE" | b"true" | b"True" => Some(true),
-        b"0" | b"f" | b"F" | b"FALSE" | b"false" | b"False" => Some(false),
+/// Reads the words that Go's `strconv.ParseBool` knows; none for any other.
+pub fn go_bool(word: &str) -> Option<bool> {
+    match word {
+        "1" | "t" | "T" | "TRUE" | "true" | "True" => Some(true),
+        "0" | "f" | "F" | "FALSE" | "false" | "False" => Some(false),
         _ => None,
     }
 }

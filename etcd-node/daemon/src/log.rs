@@ -31,7 +31,13 @@ pub struct LogConfig {
     #[arg(long = "log-level", value_name = "LEVEL", default_value = "info")]
     pub level: String,
     /// How to log: text or json
-    #[arg(long = "log-format", value_name = "FORMAT", value_enum, default_value_t)]
+    #[arg(
+        long = "log-format",
+        value_name = "FORMAT",
+        value_enum,
+        default_value_t,
+        hide_possible_values = true
+    )]
     pub format: LogFormat,
 }
 

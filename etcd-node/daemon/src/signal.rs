@@ -67,3 +67,52 @@ impl Stop {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader, Write as _};
+    use std::process::{Command, Stdio};
+
+    use rustix::process::{Pid, Signal as Kill, kill_process};
+
+    use super::*;
+
+    /// Set in the child of the test.
+    const CHILD: &str = "DAEMON_TEST_SIGNAL";
+
+    #[test]
+    fn the_first_signal_asks_and_the_second_ends() {
+        if std::env::var_os(CHILD).is_some() {
+            return wait_for_signals();
+        }
+        let name = "signal::tests::the_first_signal_asks_and_the_second_ends";
+        for (first, second, code) in [(Kill::TERM, Kill::TERM, 143), (Kill::TERM, Kill::INT, 130)] {
+            let mut command = Command::new(std::env::current_exe().unwrap());
+            command
+                .args(["--exact", name, "--nocapture"])
+                .env(CHILD, "1")
+                .stdout(Stdio::piped());
+            let mut child = command.spawn().unwrap();
+            let pid = Pid::from_child(&child);
+            let mut lines = BufReader::new(child.stdout.take().unwrap())
+                .lines()
+                .map(Result::unwrap);
+            assert!(lines.any(|line| line.ends_with("waiting")));
+            kill_process(pid, first).unwrap();
+            assert!(lines.any(|line| line.ends_with("asked")));
+            kill_process(pid, second).unwrap();
+            assert_eq!(child.wait().unwrap().code(), Some(code));
+        }
+    }
+
+    fn wait_for_signals() {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime.block_on(async {
+            let stop = stop_token().unwrap();
+            writeln!(io::stdout(), "waiting").unwrap();
+            stop.cancelled().await;
+            writeln!(io::stdout(), "asked").unwrap();
+            std::future::pending::<()>().await;
+        });
+    }
+}

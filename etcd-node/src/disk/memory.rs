@@ -32,6 +32,7 @@ struct World {
     generation: u64,
     bytes_max: Option<u64>,
     syncs_until_error: Option<u64>,
+    refuses_names: bool,
     syncs: u64,
 }
 
@@ -71,6 +72,7 @@ impl MemoryDisk {
             generation: 0,
             bytes_max: None,
             syncs_until_error: None,
+            refuses_names: false,
             syncs: 0,
         };
         Self {
@@ -84,8 +86,7 @@ impl MemoryDisk {
     pub fn power_cut(&self) {
         let mut world = self.world();
         world.generation += 1;
-        world.bytes_max = None;
-        world.syncs_until_error = None;
+        world.clear_faults();
         let World {
             random,
             names,
@@ -123,11 +124,14 @@ impl MemoryDisk {
         self.world().syncs_until_error = Some(syncs);
     }
 
-    /// Takes back the limit and the sync that was to fail.
+    /// From now on no name can be made, changed or removed.
+    pub fn refuse_names(&self) {
+        self.world().refuses_names = true;
+    }
+
+    /// Takes back each fault that was asked for.
     pub fn clear_faults(&self) {
-        let mut world = self.world();
-        world.bytes_max = None;
-        world.syncs_until_error = None;
+        self.world().clear_faults();
     }
 
     /// How many syncs of files succeeded since the disk was made.
@@ -212,7 +216,7 @@ impl Disk for MemoryDisk {
         let id = world.inode_next;
         world.inode_next += 1;
         world.inodes.insert(id, Inode::default());
-        world.change(&self.prefix, NameChange::Set(full, id));
+        world.change(&self.prefix, NameChange::Set(full, id))?;
         Ok(self.handle(id, world.generation))
     }
 
@@ -222,8 +226,7 @@ impl Disk for MemoryDisk {
         if !world.names.contains_key(&from) {
             return Err(io::ErrorKind::NotFound.into());
         }
-        world.change(&self.prefix, NameChange::Rename(from, self.full(to)));
-        Ok(())
+        world.change(&self.prefix, NameChange::Rename(from, self.full(to)))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
@@ -232,8 +235,7 @@ impl Disk for MemoryDisk {
         if !world.names.contains_key(&full) {
             return Err(io::ErrorKind::NotFound.into());
         }
-        world.change(&self.prefix, NameChange::Remove(full));
-        Ok(())
+        world.change(&self.prefix, NameChange::Remove(full))
     }
 
     fn list(&self) -> io::Result<Vec<String>> {
@@ -274,9 +276,19 @@ impl Disk for MemoryDisk {
 }
 
 impl World {
-    fn change(&mut self, prefix: &str, change: NameChange) {
+    fn change(&mut self, prefix: &str, change: NameChange) -> io::Result<()> {
+        if self.refuses_names {
+            return Err(io::Error::other("input/output error (simulated)"));
+        }
         apply(&mut self.names, &change);
         self.pending.push((prefix.to_owned(), change));
+        Ok(())
+    }
+
+    fn clear_faults(&mut self) {
+        self.bytes_max = None;
+        self.syncs_until_error = None;
+        self.refuses_names = false;
     }
 
     fn bytes(&self) -> u64 {
@@ -328,7 +340,7 @@ impl Inode {
     fn write(&mut self, bytes: &[u8], offset: usize) {
         let end = offset + bytes.len();
         if self.content.len() < end {
-            self.content.resize(end, 0);
+            self.content.extend_from_slice(&vec![0; end - self.content.len()]);
         }
         self.content[offset..end].copy_from_slice(bytes);
         for sector in offset / SECTOR_BYTES..end.div_ceil(SECTOR_BYTES) {
@@ -443,6 +455,10 @@ impl DiskFile for MemoryFile {
         inode.sync();
         world.syncs += 1;
         Ok(())
+    }
+
+    fn reserve(&self, bytes: u64) -> io::Result<()> {
+        self.world().admit_growth(self.id, to_usize(bytes))
     }
 
     fn length(&self) -> io::Result<u64> {

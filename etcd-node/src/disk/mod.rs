@@ -78,6 +78,13 @@ pub trait DiskFile: Send + Sync + fmt::Debug {
     /// write, and would then call the second attempt a success.
     fn sync_data(&self) -> io::Result<()>;
 
+    /// Takes room for a file of this size, so that a full disk says so before anything is written. The content
+    /// and its zeros are still to be written. A file system that cannot do this does nothing.
+    ///
+    /// # Errors
+    /// `StorageFull` or `QuotaExceeded` when there is no room, else what the system says.
+    fn reserve(&self, bytes: u64) -> io::Result<()>;
+
     /// Length in bytes.
     ///
     /// # Errors

@@ -6,6 +6,9 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::fs::FallocateFlags;
+use rustix::io::Errno;
+
 use super::{Disk, DiskFile};
 
 /// Only the owner reads and writes state.
@@ -117,6 +120,14 @@ impl DiskFile for RealFile {
         self.0.sync_data()
     }
 
+    fn reserve(&self, bytes: u64) -> io::Result<()> {
+        match rustix::fs::fallocate(&self.0, FallocateFlags::empty(), 0, bytes) {
+            // The second is what old network file systems say.
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+            result => Ok(result?),
+        }
+    }
+
     fn length(&self) -> io::Result<u64> {
         Ok(self.0.metadata()?.len())
     }
@@ -160,6 +171,9 @@ mod tests {
         disk.directory("below").unwrap();
         assert_eq!(disk.list().unwrap(), ["b"]);
         assert_eq!(disk.create("b").unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        file.reserve(1 << 20).unwrap();
+        assert!(file.length().unwrap() >= 8);
+        disk.open("b").unwrap().set_length(8).unwrap();
         let mut buffer = [9; 10];
         assert_eq!(disk.open("b").unwrap().read_at(&mut buffer, 0).unwrap(), 8);
         assert_eq!(&buffer[..8], b"\0\0\0hello");

@@ -2,6 +2,7 @@
 //! [`Keeper`] does the slow part, zeroing and releasing, away from the thread that writes.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -20,8 +21,10 @@ const SPARE_PREFIX: &str = "spare-";
 const SPARE_SUFFIX: &str = ".segment";
 /// Zeros are written in pieces of this size,
 const ZERO_BYTES: usize = 1 << 20;
-/// and synced each time this many are, so that the log's own fsyncs never wait behind a whole segment.
+/// and synced each time this many are, so that the log's own fsyncs never wait behind a whole segment;
 const ZERO_SYNC_BYTES: u64 = 4 << 20;
+/// then comes a pause, unless the writer waits: 40 MiB/s leave the disk to those who need it now.
+const ZERO_PAUSE: Duration = Duration::from_millis(100);
 
 /// Everything of one log that several threads use.
 #[derive(Debug)]
@@ -30,6 +33,8 @@ pub(super) struct Shared {
     pub(super) options: Options,
     state: Mutex<State>,
     spares: Spares,
+    /// Held while segments are released.
+    releasing: Mutex<()>,
 }
 
 /// The log as it is on disk.
@@ -44,7 +49,8 @@ pub(super) struct State {
 #[derive(Debug, Default)]
 struct Spares {
     pool: Mutex<Pool>,
-    arrived: Condvar,
+    /// Told when a spare arrives, and when somebody begins to wait for one.
+    changed: Condvar,
     /// Held while one spare is zeroed, so that two threads never zero two for one need.
     zeroing: Mutex<()>,
 }
@@ -53,6 +59,19 @@ struct Spares {
 struct Pool {
     ready: VecDeque<Spare>,
     number_next: u64,
+    /// The writer waits for a spare that is being zeroed.
+    is_awaited: bool,
+    /// The log closes: what is being zeroed is given up.
+    is_closing: bool,
+}
+
+/// How a spare is zeroed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pace {
+    /// The caller needs it now.
+    Fast,
+    /// With pauses, ahead of need.
+    Gentle,
 }
 
 /// A file of `segment_bytes` that is no segment now.
@@ -70,6 +89,7 @@ impl Shared {
             options,
             state: Mutex::default(),
             spares: Spares::default(),
+            releasing: Mutex::default(),
         }
     }
 
@@ -133,60 +153,88 @@ impl Shared {
         if let Some(spare) = self.pool().ready.pop_front() {
             return Ok(spare);
         }
-        let _one_at_a_time = self.spares.zeroing.lock().expect("no holder of this lock panics");
-        if let Some(spare) = self.pool().ready.pop_front() {
-            return Ok(spare);
-        }
-        self.zero_spare(self.options.segment_bytes)
+        self.pool().is_awaited = true;
+        self.spares.changed.notify_all();
+        let one_at_a_time = self.spares.zeroing.lock().expect("no holder of this lock panics");
+        let ready = {
+            let mut pool = self.pool();
+            pool.is_awaited = false;
+            pool.ready.pop_front()
+        };
+        let spare = match ready {
+            Some(spare) => Ok(spare),
+            None => self.zero_spare(self.options.segment_bytes, Pace::Fast),
+        };
+        drop(one_at_a_time);
+        spare
     }
 
     /// Makes a zeroed file of this size.
-    pub(super) fn zero_spare(&self, bytes: u64) -> Result<Spare, WalError> {
-        let number = {
-            let mut pool = self.pool();
-            pool.number_next += 1;
-            pool.number_next - 1
-        };
-        let name = format!("{SPARE_PREFIX}{number:016x}{SPARE_SUFFIX}");
+    pub(super) fn zero_spare(&self, bytes: u64, pace: Pace) -> Result<Spare, WalError> {
+        let name = self.spare_name();
         let part = format!("{name}{PART_SUFFIX}");
         let path = self.dir.describe(&part);
         let made = self.dir.create(&part).and_then(|file| {
-            zero(&*file, bytes)?;
+            self.zero(&*file, bytes, pace)?;
             self.dir.rename(&part, &name)?;
             self.dir.sync()
         });
-        match made {
-            Ok(()) => Ok(Spare {
+        let Err(error) = made else {
+            return Ok(Spare {
                 name,
                 is_recycled: false,
-            }),
-            Err(error) => {
-                if let Err(left) = self.dir.remove(&part) {
-                    warn!(file = %path, error = %left, "an unfinished spare segment stays until the next start");
-                }
-                if is_full(&error) {
-                    Err(WalError::NoSpace { file: path, bytes })
-                } else {
-                    Err(WalError::io("zero", path, error))
-                }
+            });
+        };
+        if let Err(left) = self.dir.remove(&part) {
+            warn!(file = %path, error = %left, "an unfinished spare segment stays until the next start");
+        }
+        if is_full(&error) {
+            Err(WalError::NoSpace { file: path, bytes })
+        } else {
+            Err(WalError::io("zero", path, error))
+        }
+    }
+
+    fn zero(&self, file: &dyn DiskFile, bytes: u64, pace: Pace) -> io::Result<()> {
+        file.reserve(bytes)?;
+        let zeros = vec![0; ZERO_BYTES.min(to_usize(bytes))];
+        let (mut written, mut synced) = (0, 0);
+        while written < bytes {
+            let count = (bytes - written).min(zeros.len() as u64);
+            file.write_at(&zeros[..to_usize(count)], written)?;
+            written += count;
+            if written - synced >= ZERO_SYNC_BYTES {
+                file.sync_data()?;
+                synced = written;
+                self.pause(pace)?;
             }
         }
+        file.sync_data()
     }
-}
 
-fn zero(file: &dyn DiskFile, bytes: u64) -> std::io::Result<()> {
-    let zeros = vec![0; ZERO_BYTES.min(to_usize(bytes))];
-    let (mut written, mut synced) = (0, 0);
-    while written < bytes {
-        let count = (bytes - written).min(zeros.len() as u64);
-        file.write_at(&zeros[..to_usize(count)], written)?;
-        written += count;
-        if written - synced >= ZERO_SYNC_BYTES {
-            file.sync_data()?;
-            synced = written;
+    /// Lets others have the disk; an error when the log closes.
+    fn pause(&self, pace: Pace) -> io::Result<()> {
+        if pace == Pace::Fast {
+            return Ok(());
+        }
+        let idle = |pool: &mut Pool| !pool.is_awaited && !pool.is_closing;
+        let waited = self
+            .spares
+            .changed
+            .wait_timeout_while(self.pool(), ZERO_PAUSE, idle);
+        let (pool, _) = waited.expect("no holder of this lock panics");
+        if pool.is_closing {
+            Err(io::Error::other("the log closes"))
+        } else {
+            Ok(())
         }
     }
-    file.sync_data()
+
+    fn spare_name(&self) -> String {
+        let mut pool = self.pool();
+        pool.number_next += 1;
+        format!("{SPARE_PREFIX}{:016x}{SPARE_SUFFIX}", pool.number_next - 1)
+    }
 }
 
 fn spare_number(name: &str) -> Option<u64> {
@@ -245,7 +293,7 @@ impl Listing {
     }
 }
 
-fn inspect_spare(dir: &dyn Disk, name: &str, segment_bytes: u64) -> std::io::Result<Option<Spare>> {
+fn inspect_spare(dir: &dyn Disk, name: &str, segment_bytes: u64) -> io::Result<Option<Spare>> {
     let file = dir.open(name)?;
     if file.length()? != segment_bytes {
         return Ok(None);
@@ -267,7 +315,7 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// Zeroes spare segments until as many as the options say are ready. Takes as long as the disk needs.
+    /// Zeroes spare segments until as many as the options say are ready; with pauses, unless the writer waits.
     ///
     /// # Errors
     /// [`WalError::NoSpace`] when the disk is full: the spares that are ready remain, and a later call goes on.
@@ -279,11 +327,19 @@ impl Keeper {
                 .zeroing
                 .lock()
                 .expect("no holder of this lock panics");
-            let spare = self.shared.zero_spare(self.shared.options.segment_bytes)?;
+            let spare = self
+                .shared
+                .zero_spare(self.shared.options.segment_bytes, Pace::Gentle)?;
             self.arrived(spare);
             drop(one_at_a_time);
         }
         Ok(())
+    }
+
+    /// Ends a [`Self::prepare`] that runs, and each later one that would take long.
+    pub(super) fn stop(&self) {
+        self.shared.pool().is_closing = true;
+        self.shared.spares.changed.notify_all();
     }
 
     /// Whether fewer spare segments are ready than the options say.
@@ -297,7 +353,7 @@ impl Keeper {
         let waited = self
             .shared
             .spares
-            .arrived
+            .changed
             .wait_timeout_while(pool, timeout, |pool| pool.ready.is_empty());
         drop(waited.expect("no holder of this lock panics"));
     }
@@ -311,59 +367,66 @@ impl Keeper {
     /// it with the index of the older of the two checkpoints that are kept. Their files become spares, or are
     /// removed when enough are ready.
     ///
+    /// One at a time, oldest first, each made durable before the next: neither a crash nor a refusal ever leaves
+    /// a hole between two segments.
+    ///
     /// # Errors
     /// When the system refuses; what was not released stays part of the log and is tried again by the next call.
     pub fn release(&self, up_to: LogIndex) -> Result<(), WalError> {
-        loop {
-            let Some(segment) = self.forget_oldest(up_to) else {
-                return Ok(());
-            };
-            self.retire(&segment)?;
+        let _one_at_a_time = self
+            .shared
+            .releasing
+            .lock()
+            .expect("no holder of this lock panics");
+        while let Some(segment) = self.oldest_unneeded(up_to) {
+            let spare = self.retire(&segment)?;
+            // Readers must not look into the file any more once it can be written again.
+            self.forget(segment.id());
+            if let Some(spare) = spare {
+                self.arrived(spare);
+            }
             info!(file = %segment.path, %up_to, "log segment released");
         }
+        Ok(())
     }
 
-    /// Takes the oldest segment out of the state when nothing of it is needed. One at a time, each made durable
-    /// before the next: a crash must never leave a hole between two segments.
-    fn forget_oldest(&self, up_to: LogIndex) -> Option<Arc<Segment>> {
-        let mut state = self.shared.state();
+    fn oldest_unneeded(&self, up_to: LogIndex) -> Option<Arc<Segment>> {
+        let state = self.shared.state();
         let first_needed = state.index.first_segment_needed(up_to)?;
-        let oldest = *state.segments.keys().next()?;
-        if oldest >= first_needed {
-            return None;
-        }
-        state.index.release(oldest.next());
-        state.segments.remove(&oldest)
+        let (id, oldest) = state.segments.first_key_value()?;
+        (*id < first_needed).then(|| Arc::clone(oldest))
     }
 
-    fn retire(&self, segment: &Segment) -> Result<(), WalError> {
+    fn forget(&self, id: SegmentId) {
+        let mut state = self.shared.state();
+        state.index.release(id.next());
+        state.segments.remove(&id);
+    }
+
+    /// Takes a segment's name away; the file becomes a spare when one is wanted.
+    fn retire(&self, segment: &Segment) -> Result<Option<Spare>, WalError> {
         let dir = &*self.shared.dir;
         let name = segment.id().file_name();
         let fault = |action: &'static str, error| WalError::io(action, segment.path.clone(), error);
         let fits = segment.header.bytes == self.shared.options.segment_bytes;
-        if !fits || self.spares_ready() >= self.shared.options.spares_max {
+        let spare = if fits && self.spares_ready() < self.shared.options.spares_max {
+            let spare = self.shared.spare_name();
+            dir.rename(&name, &spare)
+                .map_err(|error| fault("rename", error))?;
+            Some(Spare {
+                name: spare,
+                is_recycled: true,
+            })
+        } else {
             dir.remove(&name).map_err(|error| fault("remove", error))?;
-            return dir.sync().map_err(|error| fault("fsync directory of", error));
-        }
-        let spare = self.recycled_name();
-        dir.rename(&name, &spare)
-            .map_err(|error| fault("rename", error))?;
+            None
+        };
         dir.sync().map_err(|error| fault("fsync directory of", error))?;
-        self.arrived(Spare {
-            name: spare,
-            is_recycled: true,
-        });
-        Ok(())
-    }
-
-    fn recycled_name(&self) -> String {
-        let mut pool = self.shared.pool();
-        pool.number_next += 1;
-        format!("{SPARE_PREFIX}{:016x}{SPARE_SUFFIX}", pool.number_next - 1)
+        Ok(spare)
     }
 
     fn arrived(&self, spare: Spare) {
         self.shared.pool().ready.push_back(spare);
-        self.shared.spares.arrived.notify_all();
+        self.shared.spares.changed.notify_all();
     }
 }

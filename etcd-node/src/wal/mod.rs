@@ -24,9 +24,11 @@ mod writer;
 
 #[cfg(test)]
 mod tests {
+    mod behaviour;
     mod crashes;
     mod damage;
     mod support;
+    mod threads;
 }
 
 use std::fmt;

@@ -75,19 +75,20 @@ pub(super) struct SegmentHeader {
 
 impl SegmentHeader {
     pub(super) fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(to_usize(FRAMES_FROM));
-        out.put_slice(&MAGIC);
-        out.put_u32_le(FORMAT_VERSION);
-        out.put_u32_le(if self.is_recycled { FLAG_RECYCLED } else { 0 });
-        out.put_u64_le(self.identity.cluster.get());
-        out.put_u64_le(self.identity.node.get());
-        out.put_u64_le(self.id.0);
-        out.put_u64_le(self.first_sequence.get());
-        out.put_u64_le(self.bytes);
-        out.put_u64_le(self.salt);
-        out.put_u32_le(crc32c::crc32c(&out));
-        out.resize(to_usize(FRAMES_FROM), 0);
-        out
+        let mut bytes = vec![0; to_usize(FRAMES_FROM)];
+        let mut covered = &mut bytes[..COVERED_BYTES];
+        covered.put_slice(&MAGIC);
+        covered.put_u32_le(FORMAT_VERSION);
+        covered.put_u32_le(if self.is_recycled { FLAG_RECYCLED } else { 0 });
+        covered.put_u64_le(self.identity.cluster.get());
+        covered.put_u64_le(self.identity.node.get());
+        covered.put_u64_le(self.id.0);
+        covered.put_u64_le(self.first_sequence.get());
+        covered.put_u64_le(self.bytes);
+        covered.put_u64_le(self.salt);
+        let crc = crc32c::crc32c(&bytes[..COVERED_BYTES]);
+        bytes[COVERED_BYTES..COVERED_BYTES + 4].copy_from_slice(&crc.to_le_bytes());
+        bytes
     }
 
     /// Reads the header of a file under a segment's name and checks that it is ours and that name's.
@@ -216,6 +217,46 @@ impl Segment {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_segment_of_each_log_has_its_own_seed() {
+        let identity = Identity {
+            cluster: ClusterId::new(1),
+            node: NodeId::new(2),
+        };
+        let header = SegmentHeader {
+            identity,
+            id: SegmentId(3),
+            first_sequence: Sequence::new(4),
+            bytes: 5,
+            salt: 6,
+            is_recycled: false,
+        };
+        let others = [
+            SegmentHeader {
+                identity: Identity {
+                    cluster: ClusterId::new(9),
+                    ..identity
+                },
+                ..header
+            },
+            SegmentHeader {
+                identity: Identity {
+                    node: NodeId::new(9),
+                    ..identity
+                },
+                ..header
+            },
+            SegmentHeader {
+                id: SegmentId(9),
+                ..header
+            },
+            SegmentHeader { salt: 9, ..header },
+        ];
+        for other in others {
+            assert_ne!(header.seed(), other.seed(), "{other:?}");
+        }
+    }
 
     #[test]
     fn only_names_that_we_give_are_segments() {

@@ -106,6 +106,7 @@ struct Wished {
 #[derive(Debug)]
 pub struct LogThread {
     handle: LogHandle,
+    keeper: Keeper,
     writer: JoinHandle<Result<(), WalError>>,
     helper: JoinHandle<()>,
 }
@@ -148,7 +149,7 @@ impl LogThread {
         };
         let write_loop = WriteLoop {
             writer,
-            keeper,
+            keeper: keeper.clone(),
             orders: orders_in,
             wishes: Arc::clone(&wishes),
             on_report,
@@ -163,6 +164,7 @@ impl LogThread {
         wishes.prepare();
         Ok(Self {
             handle: LogHandle { orders, wishes },
+            keeper,
             writer,
             helper,
         })
@@ -184,10 +186,12 @@ impl LogThread {
     pub fn close(self) -> Result<(), WalError> {
         let Self {
             handle,
+            keeper,
             writer,
             helper,
         } = self;
         handle.wishes.close();
+        keeper.stop();
         // A closed channel means that the thread has ended; join tells why.
         let _ended = handle.orders.send(Order::Close);
         let closed = writer.join().expect("the log's thread panicked");
@@ -407,6 +411,7 @@ impl Helper {
                 self.is_full = false;
                 true
             }
+            Err(_) if self.wishes.is_closing() => true,
             Err(error) => {
                 if !self.is_full {
                     self.is_full = true;

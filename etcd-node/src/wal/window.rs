@@ -49,7 +49,7 @@ impl<'a> Window<'a> {
         let held = offset.checked_sub(self.from).map(to_usize);
         if held.is_none_or(|at| at + count > self.bytes.len()) {
             let room = to_usize(self.segment.header.bytes.saturating_sub(offset));
-            self.bytes.resize(count.max(READ_BYTES).min(room), 0);
+            self.bytes = vec![0; count.max(READ_BYTES).min(room)];
             let filled = self
                 .segment
                 .file

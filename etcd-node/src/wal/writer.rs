@@ -11,7 +11,7 @@ use proto::peer::{LogFrame, RaftEntry, RaftHardState};
 
 use super::frame::{self, HARD_STATE_BYTES_MAX, HEADER_BYTES, Header, Kind};
 use super::index::{Place, Summary};
-use super::keeper::{Listing, Shared};
+use super::keeper::{Listing, Pace, Shared};
 use super::recover::Log;
 use super::segment::{FRAMES_FROM, RESERVE_BYTES, Segment, SegmentHeader, SegmentId};
 use super::{
@@ -93,7 +93,7 @@ pub fn create(
     let spares = listing.tidy_spares(&*dir, options.segment_bytes)?;
     let shared = Arc::new(Shared::new(dir, options));
     shared.add_spares(spares);
-    let spare = shared.zero_spare(options.first_segment_bytes)?;
+    let spare = shared.zero_spare(options.first_segment_bytes, Pace::Fast)?;
     let sequence_next = Sequence::FIRST;
     let bytes = options.first_segment_bytes;
     let header = SegmentHeader {

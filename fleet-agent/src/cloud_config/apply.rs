@@ -354,7 +354,7 @@ impl<'a> Run<'a, '_> {
             Decision::Skip(reason) => {
                 self.report.line(&format!("{}: {reason}", title(job)));
                 self.note_old_settings(job, &state);
-                if state.active == "activating" {
+                if state.is_starting() {
                     unfinished.units.push(job.unit.clone());
                 }
                 return Ok(());
@@ -403,6 +403,10 @@ impl<'a> Run<'a, '_> {
             return;
         }
         let url = &check.url;
+        // Looking needs no more than plain HTTP; a hosted service behind TLS is etcd's to ask.
+        if url.starts_with("https://") {
+            return;
+        }
         match discovery::check(url) {
             Finding::Good => {}
             Finding::Unknown(why) => {
@@ -445,9 +449,12 @@ impl<'a> Run<'a, '_> {
             } else if state.active == "active" {
                 self.report.line(&format!("{title}: done"));
             } else {
-                let active = &state.active;
+                let progress = match state.active.as_str() {
+                    "inactive" => "waits for others",
+                    active => active,
+                };
                 self.report
-                    .line(&format!("{title}: asked for, not waited for ({active})"));
+                    .line(&format!("{title}: asked for, not waited for ({progress})"));
             }
         }
         failed
@@ -482,7 +489,7 @@ fn explain(systemctl: &Systemctl, job: &Job, before: &UnitState, error: &Systemc
     }
     let unit = &job.unit;
     if before.load == "not-found" {
-        return format!("{error}: no such unit, install it or give its content");
+        return "there is no such unit: install it, or give its content".to_owned();
     }
     format!("{error}: see journalctl -u {unit}")
 }

@@ -9,7 +9,7 @@ use clap::{CommandFactory as _, Parser};
 use clap_complete::Shell;
 
 use super::address::{self, Found, Given};
-use super::apply::{Host, apply, describe};
+use super::apply::{ApplyError, Host, apply, describe};
 use super::config::Config;
 use super::disk::Disk;
 use super::input::{Input, USER_DATA_BYTES_MAX, recognise};
@@ -144,6 +144,15 @@ enum Stop {
     Told(u8),
     /// With this error.
     Why(String),
+}
+
+impl From<ApplyError> for Stop {
+    fn from(error: ApplyError) -> Self {
+        let is_denied = matches!(&error, ApplyError::Disk(cause)
+            if cause.kind() == io::ErrorKind::PermissionDenied);
+        let advice = if is_denied { ": run it as root" } else { "" };
+        Self::Why(format!("{error}{advice}"))
+    }
 }
 
 struct Session<'a> {
@@ -290,10 +299,10 @@ impl Session<'_> {
     fn carry_out(&mut self, plan: &Plan) -> Result<u8, Stop> {
         let host = &self.surroundings.host;
         if self.arguments.dry_run {
-            describe(plan, host, &mut self.report).map_err(|error| Stop::Why(error.to_string()))?;
+            describe(plan, host, &mut self.report)?;
             return Ok(EXIT_DONE);
         }
-        let outcome = apply(plan, host, &mut self.report).map_err(|error| Stop::Why(error.to_string()))?;
+        let outcome = apply(plan, host, &mut self.report)?;
         if !outcome.failures.is_empty() {
             let count = outcome.failures.len();
             let list = outcome.failures.join("; ");

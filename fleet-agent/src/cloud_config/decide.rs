@@ -22,6 +22,8 @@ pub struct UnitState {
     pub result: String,
     /// `Type` of a service, else empty.
     pub service_type: String,
+    /// Whether a job for it waits or runs (`Job`).
+    pub has_job: bool,
     /// `After`: what it is ordered behind.
     pub after: Vec<String>,
     /// `Triggers`: what a socket, timer or path starts.
@@ -35,6 +37,11 @@ impl UnitState {
             self.active.as_str(),
             "active" | "reloading" | "activating" | "refreshing"
         )
+    }
+
+    /// Whether its start was asked for and goes on.
+    pub fn is_starting(&self) -> bool {
+        self.active == "activating" || (self.has_job && !self.is_up())
     }
 
     /// Whether it ended badly and will not be tried again.
@@ -69,7 +76,7 @@ pub enum Decision {
 /// Decides about a job.
 pub fn decide(job: &Job, state: &UnitState, history: History<'_>) -> Decision {
     match job.command {
-        Command::Start if state.active == "activating" => Decision::Skip("already starting"),
+        Command::Start if state.is_starting() => Decision::Skip("already starting"),
         Command::Start if state.is_up() => Decision::Skip("already running"),
         Command::Start if history.is_done && has_run_once(state) => {
             Decision::Skip("already done on this boot")
@@ -203,6 +210,18 @@ mod tests {
             let decision = decide(&job(command), &state(active, kind), history);
             assert_eq!(decision, expected, "{command:?} on {active} {kind} {history:?}");
         }
+    }
+
+    #[test]
+    fn a_start_that_waits_in_the_queue_is_not_asked_for_again() {
+        let queued = UnitState {
+            has_job: true,
+            ..state("inactive", "simple")
+        };
+        assert_eq!(
+            decide(&job(Command::Start), &queued, FRESH),
+            Decision::Skip("already starting")
+        );
     }
 
     #[test]

@@ -78,7 +78,7 @@ impl Systemctl {
     /// # Errors
     /// When systemd can not be asked; an unknown unit is no error.
     pub fn state(&self, unit: &str) -> Result<UnitState, SystemctlError> {
-        const PROPERTIES: &str = "--property=LoadState,ActiveState,SubState,Result,Type,After,Triggers";
+        const PROPERTIES: &str = "--property=LoadState,ActiveState,SubState,Result,Type,Job,After,Triggers";
         let text = self.ask(&["show", PROPERTIES, "--", unit])?;
         Ok(parse_state(&text))
     }
@@ -216,6 +216,7 @@ fn parse_state(text: &str) -> UnitState {
             "SubState" => state.sub = value.to_owned(),
             "Result" => state.result = value.to_owned(),
             "Type" => state.service_type = value.to_owned(),
+            "Job" => state.has_job = !matches!(value, "" | "0"),
             "After" => state.after = words(),
             "Triggers" => state.triggers = words(),
             _ => {}

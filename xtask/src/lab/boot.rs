@@ -6,7 +6,7 @@ use super::state::Bind;
 use anyhow::{Context as _, Result};
 use rustix::fs::{StatVfsMountFlags, statvfs};
 use rustix::mount::{
-    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_bind_recursive, mount_change,
+    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind_recursive, mount_change,
     mount_remount, unmount,
 };
 use rustix::process::pivot_root;
@@ -189,12 +189,7 @@ fn bind_same_place(wanted: &Bind) -> Result<()> {
         fs::create_dir_all(place.parent().unwrap_or(Path::new(".")))?;
         fs::write(place, "")?;
     }
-    mount_bind_recursive(&wanted.path, place).with_context(|| format!("show {}", wanted.path.display()))?;
-    if wanted.is_writable {
-        Ok(())
-    } else {
-        make_read_only(place)
-    }
+    bind(&wanted.path, place, Access::of(wanted))
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -213,8 +208,10 @@ impl Access {
     }
 }
 
+/// With all mounts below: a user namespace may not uncover what they hide, so that a bind of one alone is refused.
 fn bind(source: &Path, place: &Path, access: Access) -> Result<()> {
-    mount_bind(source, place).with_context(|| format!("show {} at {}", source.display(), place.display()))?;
+    mount_bind_recursive(source, place)
+        .with_context(|| format!("show {} at {}", source.display(), place.display()))?;
     if access == Access::ReadOnly {
         make_read_only(place)
     } else {
@@ -222,9 +219,32 @@ fn bind(source: &Path, place: &Path, access: Access) -> Result<()> {
     }
 }
 
-/// A user namespace may not take back what the mount already forbids: those flags are repeated.
+/// Makes the mount at `place` and all mounts below it read-only.
 fn make_read_only(place: &Path) -> Result<()> {
-    let now = statvfs(place)?.f_flag;
+    let place = fs::canonicalize(place)?;
+    let mounts = fs::read_to_string("/proc/self/mountinfo").context("read /proc/self/mountinfo")?;
+    let points = mounts
+        .lines()
+        .filter_map(|line| line.split(' ').nth(4))
+        .map(mount_point);
+    for point in points.filter(|point| point.starts_with(&place)) {
+        remount_read_only(&point).with_context(|| format!("make {} read-only", point.display()))?;
+    }
+    Ok(())
+}
+
+/// The kernel writes blanks in paths as octal escapes.
+fn mount_point(field: &str) -> PathBuf {
+    let plain = field
+        .replace("\\040", " ")
+        .replace("\\011", "\t")
+        .replace("\\012", "\n");
+    PathBuf::from(plain.replace("\\134", "\\"))
+}
+
+/// A user namespace may not take back what a mount already forbids: those flags are repeated.
+fn remount_read_only(point: &Path) -> Result<()> {
+    let now = statvfs(point)?.f_flag;
     let kept = [
         (StatVfsMountFlags::NOSUID, MountFlags::NOSUID),
         (StatVfsMountFlags::NODEV, MountFlags::NODEV),
@@ -239,11 +259,25 @@ fn make_read_only(place: &Path) -> Result<()> {
             flags |= flag;
         }
     }
-    mount_remount(place, flags, "").with_context(|| format!("make {} read-only", place.display()))
+    Ok(mount_remount(point, flags, "")?)
 }
 
 fn mount_new(kind: &str, place: &Path, flags: MountFlags, options: &str) -> Result<()> {
     let data = CString::new(options).context("mount options with a NUL byte")?;
     mount(kind, place, kind, flags, data.as_c_str())
         .with_context(|| format!("mount {kind} at {}", place.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mount_points_are_unescaped() {
+        assert_eq!(
+            mount_point("/home/ann/my\\040checkout"),
+            Path::new("/home/ann/my checkout")
+        );
+        assert_eq!(mount_point("/back\\134slash"), Path::new("/back\\slash"));
+    }
 }

@@ -4,8 +4,10 @@
 //! ours. Elsewhere a directory in the hierarchy will do. As an ordinary user, see `keeper`.
 
 use super::cgroup::{self, Cgroup};
-use crate::{command, wait};
+use super::keeper::Keeper;
+use crate::{command, wait, workspace};
 use anyhow::{Context as _, Result, bail};
+use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind, Write as _};
@@ -44,19 +46,44 @@ pub(super) fn claim_cgroup(lab: &str, program: &Path) -> Result<Cgroup> {
         "--",
     ]);
     command::run(run.arg(program).arg("keeper"))?;
+    let delegated = unit_cgroup(lab, Manager::System)?;
+    keeper_ready(&delegated)?;
+    Ok(Cgroup::at(machines_cgroup(&delegated)))
+}
+
+/// Whose service manager.
+#[derive(Clone, Copy)]
+pub(super) enum Manager {
+    System,
+    User,
+}
+
+/// The cgroup of the transient service that holds a lab's cgroup.
+pub(super) fn unit_cgroup(lab: &str, manager: Manager) -> Result<Cgroup> {
     let mut show = Command::new("systemctl");
+    show.args(matches!(manager, Manager::User).then_some("--user"));
     show.args(["show", "--property=ControlGroup", "--value", &unit(lab)]);
     let path = command::capture(&mut show)?;
-    keeper_ready(&Cgroup::at(
+    Ok(Cgroup::at(
         cgroup::mount_point()?.join(path.trim().trim_start_matches('/')),
     ))
 }
 
-/// Waits until a keeper has made room in its delegated cgroup, and returns that room.
-pub(super) fn keeper_ready(delegated: &Cgroup) -> Result<Cgroup> {
-    let keeper = delegated.child(KEEPER);
-    wait::until_true("the keeper to start", KEEPER_LIMIT, || keeper.is_populated())?;
-    Ok(delegated.child(MACHINES))
+/// Waits until a keeper has made room in its delegated cgroup.
+pub(super) fn keeper_ready(delegated: &Cgroup) -> Result<()> {
+    wait::until_true("the keeper to start", KEEPER_LIMIT, || {
+        keeper_process(delegated).is_some()
+    })
+}
+
+/// The keeper in a delegated cgroup.
+pub(super) fn keeper_process(delegated: &Cgroup) -> Option<Pid> {
+    delegated.child(KEEPER).processes().first().copied()
+}
+
+/// The machines' part of a delegated cgroup.
+pub(super) fn machines_cgroup(delegated: &Cgroup) -> PathBuf {
+    delegated.child(MACHINES).path().to_path_buf()
 }
 
 /// Moves the calling keeper out of the way: a cgroup with children should have no processes of its own.
@@ -105,9 +132,21 @@ pub(super) struct Marker {
     pub(super) checkout: PathBuf,
     /// Where the lab's state lies.
     pub(super) directory: PathBuf,
+    /// What holds an ordinary user's namespaces.
+    #[serde(default)]
+    pub(super) keeper: Option<Keeper>,
 }
 
 impl Marker {
+    /// The marker of a lab of this checkout.
+    pub(super) fn new(directory: PathBuf) -> Self {
+        Self {
+            checkout: workspace::checkout(),
+            directory,
+            keeper: None,
+        }
+    }
+
     fn path(lab: &str) -> PathBuf {
         let user = rustix::process::geteuid();
         let runtime = std::env::var_os("XDG_RUNTIME_DIR").filter(|_| !user.is_root());
@@ -148,6 +187,17 @@ impl Marker {
         };
         file.write_all(&serde_json::to_vec(&self)?)
             .with_context(|| format!("write {}", path.display()))
+    }
+
+    /// Writes the marker anew, whole or not at all.
+    pub(super) fn replace(self, lab: &str) -> Result<()> {
+        let path = Self::path(lab);
+        let fresh = path.with_extension("new");
+        let write = || -> Result<()> {
+            fs::write(&fresh, serde_json::to_vec(&self)?)?;
+            Ok(fs::rename(&fresh, &path)?)
+        };
+        write().with_context(|| format!("write {}", path.display()))
     }
 
     /// Removes the marker.

@@ -9,13 +9,13 @@ mod cgroup;
 mod disk;
 mod faults;
 mod host;
-pub(crate) mod http;
 mod hub;
 pub(crate) mod keeper;
 mod machine;
 mod network;
 mod state;
 
+use crate::http;
 use crate::wait::{self, Look};
 use crate::workspace;
 use anyhow::{Context as _, Result, bail};
@@ -24,7 +24,7 @@ use host::Marker;
 use network::Network;
 use state::State;
 use std::fs;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -76,6 +76,12 @@ impl Lab {
             Some(inside) => inside.directory,
             None => claim(&config.name)?,
         };
+        let name = config.name.clone();
+        // There is nothing to look at yet: a failure leaves nothing behind.
+        Self::make(config, directory).inspect_err(|_| drop(Self::destroy(&name)))
+    }
+
+    fn make(config: Config, directory: PathBuf) -> Result<Self> {
         // Left by a host that went down with a lab running.
         remove_directory(&directory)?;
         let network = Network::of_lab(&config.name);
@@ -239,9 +245,20 @@ impl Lab {
     }
 
     /// Asks a node over HTTP, from the hub.
-    pub(crate) fn ask(&self, address: impl Into<IpAddr>, path: &str) -> Result<http::Answer> {
+    pub(crate) fn ask(&self, address: Ipv4Addr, path: &str) -> Result<http::Answer> {
+        self.ask_port(address, CLIENT_PORT, path)
+    }
+
+    /// Asks whatever serves HTTP on a port of a machine, from the hub.
+    pub(crate) fn ask_port(&self, address: Ipv4Addr, port: u16, path: &str) -> Result<http::Answer> {
+        self.network
+            .inside(HUB, || http::get(SocketAddr::new(address.into(), port), path))
+    }
+
+    /// A connection to a node, from the hub.
+    pub(crate) fn connect(&self, address: Ipv4Addr) -> Result<http::Connection> {
         let address = SocketAddr::new(address.into(), CLIENT_PORT);
-        self.network.inside(HUB, || http::get(address, path))
+        self.network.inside(HUB, || http::Connection::open(address))
     }
 
     /// This program's copy that outlives a rebuild.
@@ -333,11 +350,15 @@ fn claim(name: &str) -> Result<PathBuf> {
         );
     }
     let directory = default_directory(name);
-    Marker {
-        checkout: workspace::checkout(),
-        directory: directory.clone(),
+    // Users have markers of their own, root too.
+    let of_another_user = State::load(&directory).is_ok_and(|state| Cgroup::at(state.cgroup).is_populated());
+    if of_another_user {
+        bail!(
+            "another user's lab is running in {}: only they can take it down",
+            directory.display()
+        );
     }
-    .claim(name)?;
+    Marker::new(directory.clone()).claim(name)?;
     Ok(directory)
 }
 

@@ -5,8 +5,10 @@
 use super::state::Record;
 use crate::command;
 use anyhow::{Context as _, Result, anyhow};
+use rustix::mount::{UnmountFlags, unmount};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
@@ -23,59 +25,62 @@ const NOBODY: &str = "02:00:00:00:00:00";
 /// The namespaces of one lab.
 #[derive(Clone, Debug)]
 pub(crate) struct Network {
-    /// Every namespace's name begins with it.
-    prefix: String,
+    /// Each namespace is bound to a file here. Not those of `ip netns`: these leave a mount behind for ever.
+    directory: PathBuf,
 }
 
 impl Network {
     pub(crate) fn of_lab(name: &str) -> Self {
         Self {
-            prefix: format!("hawser-{name}-"),
+            directory: Path::new("/run/hawser").join(name),
         }
     }
 
     /// The file that stands for the namespace of a machine or of the hub.
     pub(crate) fn namespace(&self, machine: &str) -> PathBuf {
-        Path::new("/run/netns").join(self.name(machine))
+        self.directory.join(machine)
     }
 
     pub(crate) fn create_hub(&self) -> Result<()> {
-        let hub = self.name(HUB);
-        command::run(Command::new("ip").args(["netns", "add", &hub]))?;
-        batch(
-            &hub,
-            &format!(
-                "link set lo up\nlink add {BRIDGE} type bridge stp_state 0 forward_delay 0\n\
-                 addr add {HUB_ADDRESS}/24 dev {BRIDGE}\nlink set {BRIDGE} up\n"
-            ),
-        )
+        self.create(HUB)?;
+        let lines = format!(
+            "link set lo up\nlink add {BRIDGE} type bridge stp_state 0 forward_delay 0\n\
+             addr add {HUB_ADDRESS}/24 dev {BRIDGE}\nlink set {BRIDGE} up\n"
+        );
+        self.batch(HUB, &lines)
     }
 
     /// Connects a new machine to the bridge.
     pub(crate) fn connect(&self, machine: &Record) -> Result<()> {
-        let (name, own) = (&machine.name, self.name(&machine.name));
-        command::run(Command::new("ip").args(["netns", "add", &own]))?;
-        batch(
-            &self.name(HUB),
-            &format!(
-                "link add {name} type veth peer name eth0 netns {own}\nlink set {name} master {BRIDGE}\nlink set {name} up\n"
-            ),
-        )?;
-        batch(
-            &own,
-            &format!(
-                "link set lo up\naddr add {}/24 dev eth0\nlink set eth0 up\n",
-                machine.address
-            ),
-        )
+        let name = &machine.name;
+        self.create(name)?;
+        let own = self.namespace(name);
+        let lines = format!(
+            "link add {name} type veth peer name eth0 netns {}\n\
+             link set {name} master {BRIDGE}\nlink set {name} up\n",
+            own.display()
+        );
+        self.batch(HUB, &lines)?;
+        let lines = format!(
+            "link set lo up\naddr add {}/24 dev eth0\nlink set eth0 up\n",
+            machine.address
+        );
+        self.batch(name, &lines)
     }
 
     /// Removes every namespace of this lab, with the interfaces in them.
     pub(crate) fn destroy(&self) -> Result<()> {
-        for name in self.existing() {
-            command::run(Command::new("ip").args(["netns", "del", &name]))?;
+        for entry in fs::read_dir(&self.directory).into_iter().flatten().flatten() {
+            // An interrupted `up` leaves a file that nothing is bound to.
+            unmount(entry.path(), UnmountFlags::DETACH).ok();
+            fs::remove_file(entry.path()).with_context(|| format!("remove {}", entry.path().display()))?;
         }
-        Ok(())
+        match fs::remove_dir(&self.directory) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("remove {}", self.directory.display()))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Makes frames from `machine` to `address` vanish. Both directions need a call each.
@@ -84,16 +89,16 @@ impl Network {
     /// established connections too, and looks from inside like a network that loses everything.
     pub(crate) fn cut(&self, machine: &str, address: Ipv4Addr) -> Result<()> {
         let interface = interface(machine);
-        batch(
-            &self.name(machine),
+        self.batch(
+            machine,
             &format!("neigh replace {address} lladdr {NOBODY} dev {interface} nud permanent\n"),
         )
     }
 
     /// Undoes all cuts of `machine`.
     pub(crate) fn mend(&self, machine: &str) -> Result<()> {
-        batch(
-            &self.name(machine),
+        self.batch(
+            machine,
             &format!("neigh flush dev {} nud permanent\n", interface(machine)),
         )
     }
@@ -118,14 +123,26 @@ impl Network {
         })
     }
 
-    fn name(&self, machine: &str) -> String {
-        format!("{}{machine}", self.prefix)
+    fn create(&self, machine: &str) -> Result<()> {
+        let file = self.namespace(machine);
+        let make = || {
+            fs::create_dir_all(&self.directory)?;
+            fs::write(&file, "")
+        };
+        make().with_context(|| format!("make {}", file.display()))?;
+        command::run(
+            Command::new("unshare")
+                .arg(format!("--net={}", file.display()))
+                .arg("true"),
+        )
     }
 
-    fn existing(&self) -> Vec<String> {
-        let entries = fs::read_dir("/run/netns").into_iter().flatten().flatten();
-        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
-        names.filter(|name| name.starts_with(&self.prefix)).collect()
+    /// Runs the lines as `ip` commands inside a namespace.
+    fn batch(&self, machine: &str, lines: &str) -> Result<()> {
+        let mut ip = Command::new("nsenter");
+        ip.arg(format!("--net={}", self.namespace(machine).display()))
+            .args(["ip", "-batch", "-"]);
+        command::run_with_input(&mut ip, lines)
     }
 }
 
@@ -133,7 +150,7 @@ fn interface(machine: &str) -> &'static str {
     if machine == HUB { BRIDGE } else { "eth0" }
 }
 
-/// Runs the lines as `ip` commands inside a namespace.
-fn batch(namespace: &str, lines: &str) -> Result<()> {
-    command::run_with_input(Command::new("ip").args(["-n", namespace, "-batch", "-"]), lines)
+/// Switches on the loopback interface of a fresh namespace, the caller's.
+pub(super) fn wake_loopback() -> Result<()> {
+    command::run(Command::new("ip").args(["link", "set", "lo", "up"]))
 }

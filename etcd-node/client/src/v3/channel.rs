@@ -20,6 +20,10 @@ const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
 /// A peer that does not answer such a question within this time is gone.
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// A connection without a request on it is left to the kernel, which asks this often before it gives up.
+/// Without it, the first write after a server vanished would be an uncertain one.
+const KEEP_ALIVE_PROBES: u32 = 2;
+
 /// Whether a request may be sent twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Effect {
@@ -152,6 +156,9 @@ impl Slot {
         let transport = TransportEndpoint::from_shared(endpoint.to_string())
             .map_err(|error| malformed(error.to_string()))?
             .connect_timeout(connect_timeout)
+            .tcp_keepalive(Some(KEEP_ALIVE_INTERVAL))
+            .tcp_keepalive_interval(Some(KEEP_ALIVE_TIMEOUT))
+            .tcp_keepalive_retries(Some(KEEP_ALIVE_PROBES))
             .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
             .keep_alive_timeout(KEEP_ALIVE_TIMEOUT);
         Ok(Self {

@@ -204,10 +204,7 @@ impl KeepAlive {
     /// As [`Self::beat`].
     pub async fn next(&mut self) -> Result<Duration, Error> {
         sleep_until(self.next_beat).await;
-        let outcome = self.beat().await;
-        let pause = outcome.as_ref().map_or(RETRY_PAUSE, |ttl| *ttl / 3);
-        self.next_beat = Instant::now() + pause;
-        outcome
+        self.beat().await
     }
 
     /// One beat now; answers how long the lease lives from here on. Cancel-safe: an abandoned beat costs
@@ -217,15 +214,26 @@ impl KeepAlive {
     /// [`Error::LeaseGone`] when the lease is gone: there is no point in going on. Otherwise as for every
     /// read; the lease may still live, so go on.
     pub async fn beat(&mut self) -> Result<Duration, Error> {
+        let answered = self
+            .exchange()
+            .await
+            .and_then(|answer| alive(self.lease, &answer));
+        let pause = answered.as_ref().map_or(RETRY_PAUSE, |ttl| *ttl / 3);
+        self.next_beat = Instant::now() + pause;
+        answered
+    }
+
+    /// A beat over the stream there is, else over a new one.
+    async fn exchange(&mut self) -> Result<LeaseKeepAliveResponse, Error> {
         if let Some(mut stream) = self.stream.take()
             && let Ok(Ok(answer)) = timeout(self.client.pool.request_timeout(), stream.beat(self.lease)).await
         {
             self.stream = Some(stream);
-            return alive(self.lease, &answer);
+            return Ok(answer);
         }
         let (stream, answer) = self.client.open_keep_alive(self.lease).await?;
         self.stream = Some(stream);
-        alive(self.lease, &answer)
+        Ok(answer)
     }
 }
 

@@ -1,8 +1,6 @@
 //! Watching a range: every change once, whole revisions, in order, across reconnects; or an error that
 //! says that changes were missed.
 
-use std::time::Duration;
-
 use proto::etcdserverpb::watch_client::WatchClient;
 use proto::etcdserverpb::watch_request::RequestUnion;
 use proto::etcdserverpb::{WatchCreateRequest, WatchRequest, WatchResponse};
@@ -10,22 +8,18 @@ use proto::ids::{ClusterId, Revision};
 use proto::key::KeyRange;
 use proto::mvccpb::Event;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status, Streaming};
 
+use crate::pause::Pause;
 use crate::v3::channel::Effect;
 use crate::v3::error::{Verdict, verdict};
 use crate::v3::{Client, Error, MESSAGE_BYTES_MAX};
 
 /// Requests of one stream: the one that creates the watch.
 const REQUESTS_QUEUED_MAX: usize = 1;
-
-/// The pause before a broken stream is opened anew doubles from the first to the last.
-const PAUSE_MIN: Duration = Duration::from_millis(100);
-const PAUSE_MAX: Duration = Duration::from_secs(2);
 
 /// What the server sent at once: one or more whole revisions.
 #[derive(Clone, Debug, PartialEq)]
@@ -46,8 +40,7 @@ pub struct Watch {
     /// Who answered first; whoever answers later must be the same.
     cluster: Option<ClusterId>,
     stream: Option<Stream>,
-    pause: Duration,
-    not_before: Instant,
+    pause: Pause,
 }
 
 impl Client {
@@ -60,8 +53,7 @@ impl Client {
             next_revision: start_revision,
             cluster: None,
             stream: None,
-            pause: Duration::ZERO,
-            not_before: Instant::now(),
+            pause: Pause::none(),
         }
     }
 }
@@ -93,7 +85,7 @@ impl Watch {
             };
             match stream.answers.message().await {
                 Ok(Some(response)) => {
-                    self.pause = Duration::ZERO;
+                    self.pause.reset();
                     if let Some(batch) = self.take(response)? {
                         return Ok(batch);
                     }
@@ -110,7 +102,7 @@ impl Watch {
     }
 
     async fn open(&mut self) -> Result<(), Error> {
-        sleep_until(self.not_before).await;
+        self.pause.wait().await;
         let create = self.create_request();
         let opened = self
             .client
@@ -132,8 +124,7 @@ impl Watch {
     /// Takes the stream for lost; the next one is opened after a pause.
     fn broke(&mut self) {
         self.stream = None;
-        self.pause = (self.pause * 2).clamp(PAUSE_MIN, PAUSE_MAX);
-        self.not_before = Instant::now() + self.pause;
+        self.pause.lengthen();
     }
 
     fn create_request(&self) -> WatchCreateRequest {

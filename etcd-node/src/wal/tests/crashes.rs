@@ -8,8 +8,8 @@ use super::support::*;
 use crate::disk::memory::{MemoryDisk, Random};
 use crate::wal::{Log, LogPosition, Tail, WalError};
 
-const RUNS: u64 = 3000;
-const SESSIONS: u64 = 4;
+const RUNS: u64 = 2000;
+const SESSIONS: u64 = 3;
 const STEPS: u64 = 12;
 
 /// One run: a log, and the states that it may be in after a crash.
