@@ -99,9 +99,16 @@ pub(crate) struct NodeView {
     pub(crate) members: BTreeSet<String>,
     /// The leader's peer URL; empty during an election.
     pub(crate) leader: String,
+    /// It receives the log and has no vote yet.
+    pub(crate) is_learner: bool,
 }
 
 impl NodeView {
+    /// What all members of one cluster must agree on.
+    fn shared(&self) -> (&str, &BTreeSet<String>, &str) {
+        (&self.cluster_id, &self.members, &self.leader)
+    }
+
     /// Whether the node with this address leads.
     pub(crate) fn is_led_by(&self, address: Ipv4Addr) -> bool {
         self.leader.contains(&format!("//{address}:"))
@@ -114,6 +121,7 @@ pub(crate) fn view(lab: &Lab, address: Ipv4Addr) -> Result<NodeView> {
     let list: Value = serde_json::from_str(&members.body).context("read the member list")?;
     let id = |member: &Value| member["id"].as_str().map(str::to_owned);
     let leader = lab.ask(address, "/v2/leader")?;
+    let metrics = lab.ask(address, "/metrics")?;
     Ok(NodeView {
         cluster_id: members.header("x-etcd-cluster-id").unwrap_or_default().to_owned(),
         members: list["members"]
@@ -127,6 +135,10 @@ pub(crate) fn view(lab: &Lab, address: Ipv4Addr) -> Result<NodeView> {
         } else {
             String::new()
         },
+        is_learner: metrics
+            .body
+            .lines()
+            .any(|line| line == "etcd_server_is_learner 1"),
     })
 }
 
@@ -165,11 +177,15 @@ pub(crate) fn wait_joined(lab: &Lab, newcomer: &Machine<'_>) -> Result<()> {
         let views = view(lab, old.address()).and_then(|before| Ok((before, view(lab, newcomer.address())?)));
         Ok(match views {
             Err(error) => Look::Missing(format!("{error:#}")),
-            Ok((before, own)) if before != own || own.leader.is_empty() => Look::Missing(format!(
-                "{} and {} differ: {before:?}, {own:?}",
-                old.name(),
-                newcomer.name()
-            )),
+            Ok((before, own))
+                if before.shared() != own.shared() || own.leader.is_empty() || own.is_learner =>
+            {
+                Look::Missing(format!(
+                    "{} and {} differ: {before:?}, {own:?}",
+                    old.name(),
+                    newcomer.name()
+                ))
+            }
             Ok(_) if !lists(lab, old.address(), newcomer.address())? => {
                 Look::Missing("it is not listed yet".into())
             }
@@ -196,7 +212,10 @@ fn judge(views: &[(&str, NodeView)], count: usize) -> Option<String> {
         if view.leader.is_empty() {
             return Some(format!("{name} knows no leader"));
         }
-        if view != model {
+        if view.is_learner {
+            return Some(format!("{name} is a learner still"));
+        }
+        if view.shared() != model.shared() {
             return Some(format!("{name} and {first} differ: {view:?}, {model:?}"));
         }
     }
@@ -266,6 +285,7 @@ mod tests {
             cluster_id: cluster_id.into(),
             members: members.iter().map(|id| (*id).to_owned()).collect(),
             leader: leader.into(),
+            is_learner: false,
         }
     }
 
@@ -283,6 +303,14 @@ mod tests {
             judge(&[("a", model.clone()), ("b", other)], 2)
                 .unwrap()
                 .starts_with("b and a differ")
+        );
+        let learner = NodeView {
+            is_learner: true,
+            ..model.clone()
+        };
+        assert_eq!(
+            judge(&[("a", model.clone()), ("b", learner)], 2).unwrap(),
+            "b is a learner still"
         );
         let leaderless = node("c1", &["1", "2"], "");
         assert_eq!(

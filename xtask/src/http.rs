@@ -1,7 +1,7 @@
 //! The smallest HTTP client that can talk to a node: one connection, one request at a time, bounded answers.
 
-use anyhow::{Context as _, Result, bail, ensure};
-use std::io::{BufRead, BufReader, Read, Write as _};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
@@ -76,7 +76,18 @@ impl Connection {
         );
         let sent = self.stream.get_mut().write_all(text.as_bytes());
         let answer = sent.map_err(Into::into).and_then(|()| read(&mut self.stream));
+        let answer = answer.map_err(named_silence);
         answer.with_context(|| format!("ask http://{address}{path}"))
+    }
+}
+
+/// A time-out of a socket is `EAGAIN`, whose text would tell a person to try again.
+fn named_silence(error: anyhow::Error) -> anyhow::Error {
+    match error.downcast_ref::<std::io::Error>().map(std::io::Error::kind) {
+        Some(ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+            anyhow!("no answer within {} s", TIMEOUT.as_secs())
+        }
+        _ => error,
     }
 }
 

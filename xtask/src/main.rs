@@ -63,15 +63,21 @@ enum Task {
         watch: bool,
     },
     /// Open a root shell on a machine
-    Shell { machine: String },
+    Shell {
+        /// core-01, worker-01, ... or hub
+        machine: String,
+    },
     /// Run a command on a machine; its exit code is ours
     Exec {
+        /// core-01, worker-01, ... or hub
         machine: String,
+        /// The command with its arguments, as they stand
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
         command: Vec<OsString>,
     },
     /// Read a machine's journal, also when it is off
     Logs {
+        /// core-01, worker-01, ... or hub
         machine: String,
         /// Only what this unit said: etcd, fleet, cluster-init, ...
         unit: Option<String>,
@@ -86,18 +92,31 @@ enum Task {
         worker: bool,
     },
     /// Cut a machine's power: everything on it is gone at once, its disk stays
-    Kill { machine: String },
+    Kill {
+        /// core-01, worker-01, ... or hub
+        machine: String,
+    },
     /// Shut a machine down cleanly if it runs, and boot it from its disk
-    Restart { machine: String },
+    Restart {
+        /// core-01, worker-01, ... or hub
+        machine: String,
+    },
     /// Freeze a machine in mid-work: connections stand and nothing answers
-    Pause { machine: String },
+    Pause {
+        /// core-01, worker-01, ... or hub
+        machine: String,
+    },
     /// Let a paused machine run on
-    Resume { machine: String },
+    Resume {
+        /// core-01, worker-01, ... or hub
+        machine: String,
+    },
     /// Cut the network between groups of machines: `partition core-01,core-02 core-03`
     #[command(
         after_help = "Machines in no group reach all others. A group alone is cut from everything else."
     )]
     Partition {
+        /// Names joined by commas, one word per group
         #[arg(required = true, value_name = "A,B")]
         groups: Vec<String>,
     },

@@ -51,7 +51,7 @@ pub(crate) fn up(name: &str, arguments: &Arguments) -> Result<()> {
         None => boot_blank(&steps, &mut lab, arguments),
         Some(binaries) => tell(&steps, &mut lab, binaries, arguments),
     };
-    told.inspect_err(|_| show_logs(&lab))
+    told.inspect_err(|_| show_logs(&lab, lab.machines()))
         .context("the machines stay for a look (`cargo xtask status`, `logs M`) until `cargo xtask down`")
 }
 
@@ -77,7 +77,7 @@ pub(crate) fn add(name: &str, role: Role) -> Result<()> {
         return steps.run(&format!("boot {new}"), || lab.machine(&new)?.boot());
     }
     let added = join(&steps, &lab, &lab.machine(&new)?);
-    added.inspect_err(|_| show_logs(&lab))?;
+    added.inspect_err(|_| show_logs(&lab, lab.machine(&new).into_iter()))?;
     print!("{}", table(&lab)?);
     Ok(())
 }
@@ -250,7 +250,7 @@ fn table(lab: &Lab) -> Result<String> {
 }
 
 /// The last words of everything that may be the cause of a failure.
-fn show_logs(lab: &Lab) {
+fn show_logs<'lab>(lab: &'lab Lab, machines: impl Iterator<Item = Machine<'lab>>) {
     let tail = |title: &str, mut command: Command| {
         // A unit that never ran has said nothing.
         if let Ok(text) = command::capture(&mut command)
@@ -262,7 +262,7 @@ fn show_logs(lab: &Lab) {
     let mut hub = Command::new("tail");
     hub.args(["-n", LOG_LINES]).arg(lab.hub().log());
     tail("hub: etcd", hub);
-    for machine in lab.machines() {
+    for machine in machines {
         for unit in ["cluster-init", "etcd", "fleet"] {
             let mut journal = machine.journal();
             journal.args([

@@ -180,6 +180,7 @@ impl Lab {
                 machine_id: fresh_uuid()?.replace('-', ""),
             };
             state.machines.push(record.clone());
+            state.machines.sort_by_key(|machine| machine.address);
             Ok(record)
         })?;
         self.state = state;
