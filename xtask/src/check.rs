@@ -97,6 +97,11 @@ fn judge_ids(ids: &BTreeMap<String, String>) -> Result<String> {
 fn voters(name: &str) -> Result<String> {
     let lab = Lab::open(name)?;
     let cores = cores(&lab);
+    ensure!(
+        cores.len() >= VOTERS_MIN,
+        "{} nodes run, and fewer than {VOTERS_MIN} cannot lose one",
+        cores.len()
+    );
     for core in &cores {
         let list = member_list(&lab, core.address())?;
         judge_voters(&list, cores.len()).with_context(|| format!("as {} has it", core.name()))?;
@@ -111,14 +116,14 @@ fn member_list(lab: &Lab, address: Ipv4Addr) -> Result<String> {
     command::capture(&mut lab.hub().command(&words))
 }
 
-fn judge_voters(list: &str, wanted: usize) -> Result<()> {
-    let voters = list
-        .lines()
-        .filter(|line| line.contains(", started, ") && line.trim_end().ends_with(", false"))
-        .count();
+/// Whether a list, as a stock client prints it, has so many voters and no learner.
+pub(crate) fn judge_voters(list: &str, wanted: usize) -> Result<()> {
+    let is_voter = |line: &&str| line.contains(", started, ") && line.trim_end().ends_with(", false");
+    let voters = list.lines().filter(is_voter).count();
+    let members = list.lines().count();
     ensure!(
-        voters == wanted && voters >= VOTERS_MIN,
-        "{voters} voters of {wanted}: {}",
+        voters == wanted && members == wanted,
+        "{voters} voters of {members} members, not {wanted}: {}",
         list.trim()
     );
     Ok(())
@@ -411,7 +416,8 @@ mod tests {
         };
         let voter = member("started", "false");
         judge_voters(&voter.repeat(3), 3).unwrap();
-        judge_voters(&voter.repeat(2), 2).unwrap_err();
+        judge_voters(&voter.repeat(2), 3).unwrap_err();
+        judge_voters(&voter.repeat(4), 3).unwrap_err();
         judge_voters(&(voter.repeat(2) + &member("started", "true")), 3).unwrap_err();
         judge_voters(&(voter.repeat(3) + &member("unstarted", "false")), 4).unwrap_err();
     }

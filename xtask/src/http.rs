@@ -17,17 +17,14 @@ const HEAD_BYTES_MAX: u64 = 64 * 1024;
 pub(crate) struct Answer {
     pub(crate) status: u16,
     /// Names in lower case.
-    headers: Vec<(String, String)>,
+    headers: Headers,
     pub(crate) body: String,
 }
 
 impl Answer {
     /// The first header of this name (lower case).
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        self.headers
-            .iter()
-            .find(|(found, _)| found == name)
-            .map(|(_, value)| value.as_str())
+        header(&self.headers, name)
     }
 }
 
@@ -67,6 +64,16 @@ impl Connection {
         self.request("PUT", path, form)
     }
 
+    /// Hands on what somebody else asked.
+    pub(crate) fn hand_on(&mut self, request: &Request) -> Result<Answer> {
+        self.request(&request.method, &request.path, &request.form)
+    }
+
+    /// Waits for answers that take as long as they like, as those to `wait=true` do.
+    pub(crate) fn wait_longer(&self) -> Result<()> {
+        Ok(self.stream.get_ref().set_read_timeout(None)?)
+    }
+
     fn request(&mut self, method: &str, path: &str, form: &str) -> Result<Answer> {
         let address = self.address;
         let text = format!(
@@ -91,49 +98,101 @@ fn named_silence(error: anyhow::Error) -> anyhow::Error {
     }
 }
 
+/// A request as a server reads it.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Request {
+    pub(crate) method: String,
+    pub(crate) path: String,
+    form: String,
+}
+
+impl Request {
+    /// The next request of a connection; none when the caller has hung up.
+    pub(crate) fn read(stream: &mut BufReader<impl Read>) -> Result<Option<Self>> {
+        if stream.fill_buf()?.is_empty() {
+            return Ok(None);
+        }
+        let (first, headers) = head(stream)?;
+        let mut words = first.split(' ').map(str::to_owned);
+        let (method, path) = words.next().zip(words.next()).context("a request names a path")?;
+        let form = String::from_utf8(body(stream, &headers, Vec::new())?)?;
+        Ok(Some(Self { method, path, form }))
+    }
+}
+
+/// An answer as a server writes it.
+pub(crate) fn rendered(answer: &Answer) -> Vec<u8> {
+    let mut text = format!("HTTP/1.1 {} \r\n", answer.status);
+    for (name, value) in &answer.headers {
+        if !["transfer-encoding", "content-length", "connection"].contains(&name.as_str()) {
+            text += &format!("{name}: {value}\r\n");
+        }
+    }
+    text += &format!("content-length: {}\r\n\r\n{}", answer.body.len(), answer.body);
+    text.into_bytes()
+}
+
 /// Asks for `path` from the network namespace of the calling thread.
 pub(crate) fn get(address: SocketAddr, path: &str) -> Result<Answer> {
     Connection::open(address)?.get(path)
 }
 
 fn read(stream: &mut BufReader<impl Read>) -> Result<Answer> {
-    let mut head = stream.by_ref().take(HEAD_BYTES_MAX);
-    let first = line(&mut head)?;
+    let (first, headers) = head(stream)?;
     let status = first.split(' ').nth(1).and_then(|code| code.parse().ok());
-    let status: u16 = status.with_context(|| format!("the answer has no status: `{first}`"))?;
+    let status = status.with_context(|| format!("the answer has no status: `{first}`"))?;
+    let mut rest = Vec::new();
+    if header(&headers, "content-length").is_none() && header(&headers, "transfer-encoding").is_none() {
+        // Its end is the end of the connection.
+        stream.take(BODY_BYTES_MAX).read_to_end(&mut rest)?;
+    }
+    let body = body(stream, &headers, rest)?;
+    Ok(Answer {
+        status,
+        headers,
+        body: String::from_utf8_lossy(&body).into_owned(),
+    })
+}
+
+type Headers = Vec<(String, String)>;
+
+/// The first line and the headers, their names in lower case.
+fn head(stream: &mut BufReader<impl Read>) -> Result<(String, Headers)> {
+    let mut head = stream.take(HEAD_BYTES_MAX);
+    let first = line(&mut head)?;
     let mut headers = Vec::new();
     loop {
         let line = line(&mut head)?;
         if line.is_empty() {
-            break;
+            return Ok((first, headers));
         }
         let (name, value) = line.split_once(':').with_context(|| format!("header `{line}`"))?;
         headers.push((name.trim().to_ascii_lowercase(), value.trim().to_owned()));
     }
-    let mut answer = Answer {
-        status,
-        headers,
-        body: String::new(),
-    };
-    let body = match (
-        answer.header("transfer-encoding"),
-        answer.header("content-length"),
+}
+
+fn header<'a>(headers: &'a Headers, name: &str) -> Option<&'a str> {
+    headers
+        .iter()
+        .find(|(found, _)| found == name)
+        .map(|(_, value)| value.as_str())
+}
+
+/// The body that the headers announce, else `otherwise`.
+fn body(stream: &mut BufReader<impl Read>, headers: &Headers, otherwise: Vec<u8>) -> Result<Vec<u8>> {
+    match (
+        header(headers, "transfer-encoding"),
+        header(headers, "content-length"),
     ) {
-        (Some("chunked"), _) => chunks(stream)?,
+        (Some("chunked"), _) => chunks(stream),
         (_, Some(length)) => {
             let length = length
                 .parse()
                 .with_context(|| format!("content-length `{length}`"))?;
-            exactly(stream, length)?
+            exactly(stream, length)
         }
-        (_, None) => {
-            let mut body = Vec::new();
-            stream.take(BODY_BYTES_MAX).read_to_end(&mut body)?;
-            body
-        }
-    };
-    answer.body = String::from_utf8_lossy(&body).into_owned();
-    Ok(answer)
+        (_, None) => Ok(otherwise),
+    }
 }
 
 fn chunks(stream: &mut BufReader<impl Read>) -> Result<Vec<u8>> {
@@ -199,6 +258,30 @@ mod tests {
         assert_eq!(next().unwrap(), (404, "abcde".to_owned()));
         assert_eq!(next().unwrap(), (201, String::new()));
         next().unwrap_err();
+    }
+
+    #[test]
+    fn what_is_handed_on_is_the_same() {
+        let text =
+            "PUT /v2/keys/a HTTP/1.1\r\nHost: h\r\nContent-Length: 7\r\n\r\nvalue=1GET / HTTP/1.1\r\n\r\n";
+        let mut stream = BufReader::new(text.as_bytes());
+        let request = |method: &str, path: &str, form: &str| Request {
+            method: method.into(),
+            path: path.into(),
+            form: form.into(),
+        };
+        let mut next = || Request::read(&mut stream).unwrap();
+        assert_eq!(next(), Some(request("PUT", "/v2/keys/a", "value=1")));
+        assert_eq!(next(), Some(request("GET", "/", "")));
+        assert_eq!(next(), None);
+        let answer = parse(
+            "HTTP/1.1 201 Created\r\nX-Etcd-Index: 4\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n",
+        );
+        let again = String::from_utf8(rendered(&answer.unwrap())).unwrap();
+        assert_eq!(
+            again,
+            "HTTP/1.1 201 \r\nx-etcd-index: 4\r\ncontent-length: 2\r\n\r\nab"
+        );
     }
 
     #[test]

@@ -13,8 +13,10 @@ mod install;
 mod lab;
 mod load;
 mod packages;
+mod processes;
 mod progress;
 mod status;
+mod stress;
 mod tidy;
 mod up;
 mod userdata;
@@ -145,6 +147,9 @@ enum Task {
     Check,
     /// Check everything that has to hold before a change is taken
     Ci(ci::Arguments),
+    /// Repeat what must never go wrong: simultaneous starts, dying founders, kill -9, syncs
+    #[command(subcommand)]
+    Stress(stress::Arguments),
     /// Check the rules of the house that no compiler checks
     Tidy,
     #[command(hide = true)]
@@ -213,6 +218,7 @@ fn run(arguments: Arguments) -> Result<()> {
         }
         Task::Check => check::check(lab),
         Task::Ci(wanted) => ci::ci(&wanted, Arguments::command()),
+        Task::Stress(wanted) => stress::stress(&wanted),
         Task::Tidy => tidy::tidy(&Arguments::command()),
         Task::InCgroup(task) => task.run(),
         Task::BecomeMachine { plan } => lab::become_machine(&plan),
@@ -243,6 +249,7 @@ impl Task {
             | Self::Uninstall { .. }
             | Self::Dist { .. }
             | Self::Ci(_)
+            | Self::Stress(_)
             | Self::Tidy
             | Self::InCgroup(_)
             | Self::BecomeMachine { .. }
