@@ -15,8 +15,6 @@ fn main() -> Result<(), Box<dyn Error>> {
         ],
         ["schema"],
     )?;
-    tonic_prost_build::configure()
-        .bytes(".")
-        .compile_fds(files)?;
+    tonic_prost_build::configure().bytes(".").compile_fds(files)?;
     Ok(())
 }

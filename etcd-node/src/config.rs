@@ -38,55 +38,125 @@ pub struct Args {
     #[arg(long, env = "ETCD_DATA_DIR", value_name = "DIR", help_heading = "Member")]
     pub data_dir: Option<String>,
     /// URLs to listen on for clients, comma-separated
-    #[arg(long, env = "ETCD_LISTEN_CLIENT_URLS", value_name = "URLS", help_heading = "Addresses")]
+    #[arg(
+        long,
+        env = "ETCD_LISTEN_CLIENT_URLS",
+        value_name = "URLS",
+        help_heading = "Addresses"
+    )]
     pub listen_client_urls: Option<String>,
     /// Client URLs to tell the cluster, comma-separated
-    #[arg(long, env = "ETCD_ADVERTISE_CLIENT_URLS", value_name = "URLS", help_heading = "Addresses")]
+    #[arg(
+        long,
+        env = "ETCD_ADVERTISE_CLIENT_URLS",
+        value_name = "URLS",
+        help_heading = "Addresses"
+    )]
     pub advertise_client_urls: Option<String>,
     /// URLs to listen on for other members, comma-separated
-    #[arg(long, env = "ETCD_LISTEN_PEER_URLS", value_name = "URLS", help_heading = "Addresses")]
+    #[arg(
+        long,
+        env = "ETCD_LISTEN_PEER_URLS",
+        value_name = "URLS",
+        help_heading = "Addresses"
+    )]
     pub listen_peer_urls: Option<String>,
     /// Peer URLs to tell the cluster, comma-separated
-    #[arg(long, env = "ETCD_INITIAL_ADVERTISE_PEER_URLS", value_name = "URLS", help_heading = "Addresses")]
+    #[arg(
+        long,
+        env = "ETCD_INITIAL_ADVERTISE_PEER_URLS",
+        value_name = "URLS",
+        help_heading = "Addresses"
+    )]
     pub initial_advertise_peer_urls: Option<String>,
     /// etcd 0.4: advertised client address; listens on all interfaces at its port
     #[arg(long, env = "ETCD_ADDR", value_name = "IP:PORT", help_heading = "Addresses")]
     pub addr: Option<String>,
     /// etcd 0.4: narrows where --addr listens
-    #[arg(long, env = "ETCD_BIND_ADDR", value_name = "IP[:PORT]", help_heading = "Addresses")]
+    #[arg(
+        long,
+        env = "ETCD_BIND_ADDR",
+        value_name = "IP[:PORT]",
+        help_heading = "Addresses"
+    )]
     pub bind_addr: Option<String>,
     /// etcd 0.4: advertised peer address; listens on all interfaces at its port
-    #[arg(long, env = "ETCD_PEER_ADDR", value_name = "IP:PORT", help_heading = "Addresses")]
+    #[arg(
+        long,
+        env = "ETCD_PEER_ADDR",
+        value_name = "IP:PORT",
+        help_heading = "Addresses"
+    )]
     pub peer_addr: Option<String>,
     /// etcd 0.4: narrows where --peer-addr listens
-    #[arg(long, env = "ETCD_PEER_BIND_ADDR", value_name = "IP[:PORT]", help_heading = "Addresses")]
+    #[arg(
+        long,
+        env = "ETCD_PEER_BIND_ADDR",
+        value_name = "IP[:PORT]",
+        help_heading = "Addresses"
+    )]
     pub peer_bind_addr: Option<String>,
     /// Discovery URL: http://HOST:4001/v2/keys/<any new key>, the same for all nodes of one cluster
     #[arg(long, env = "ETCD_DISCOVERY", value_name = "URL", help_heading = "Cluster")]
     pub discovery: Option<String>,
     /// All members of a new cluster, as name=peer-url pairs, comma-separated
-    #[arg(long, env = "ETCD_INITIAL_CLUSTER", value_name = "MEMBERS", help_heading = "Cluster")]
+    #[arg(
+        long,
+        env = "ETCD_INITIAL_CLUSTER",
+        value_name = "MEMBERS",
+        help_heading = "Cluster"
+    )]
     pub initial_cluster: Option<String>,
     /// new: found the cluster of --initial-cluster; existing: join it
-    #[arg(long, env = "ETCD_INITIAL_CLUSTER_STATE", value_name = "new|existing", help_heading = "Cluster")]
+    #[arg(
+        long,
+        env = "ETCD_INITIAL_CLUSTER_STATE",
+        value_name = "new|existing",
+        help_heading = "Cluster"
+    )]
     pub initial_cluster_state: Option<String>,
     /// Tells clusters apart that are founded with the same addresses
-    #[arg(long, env = "ETCD_INITIAL_CLUSTER_TOKEN", value_name = "TOKEN", help_heading = "Cluster")]
+    #[arg(
+        long,
+        env = "ETCD_INITIAL_CLUSTER_TOKEN",
+        value_name = "TOKEN",
+        help_heading = "Cluster"
+    )]
     pub initial_cluster_token: Option<String>,
     /// etcd 0.4: peers of an existing cluster to join, host:port, comma-separated
-    #[arg(long, env = "ETCD_PEERS", value_name = "HOST:PORT,...", help_heading = "Cluster")]
+    #[arg(
+        long,
+        env = "ETCD_PEERS",
+        value_name = "HOST:PORT,...",
+        help_heading = "Cluster"
+    )]
     pub peers: Option<String>,
     /// Milliseconds between two heartbeats of the leader [default: 50]
-    #[arg(long, env = "ETCD_HEARTBEAT_INTERVAL", value_name = "MS", help_heading = "Tuning")]
+    #[arg(
+        long,
+        env = "ETCD_HEARTBEAT_INTERVAL",
+        value_name = "MS",
+        help_heading = "Tuning"
+    )]
     pub heartbeat_interval: Option<String>,
     /// Milliseconds without a leader before an election; drawn up to twice that [default: 400]
-    #[arg(long, env = "ETCD_ELECTION_TIMEOUT", value_name = "MS", help_heading = "Tuning")]
+    #[arg(
+        long,
+        env = "ETCD_ELECTION_TIMEOUT",
+        value_name = "MS",
+        help_heading = "Tuning"
+    )]
     pub election_timeout: Option<String>,
     /// Write a checkpoint after so many entries, beside the default by size
     #[arg(long, env = "ETCD_SNAPSHOT_COUNT", value_name = "N", help_heading = "Tuning")]
     pub snapshot_count: Option<String>,
     /// Bytes of live data above which writes are refused; 0 = 2 GiB, or 40 % of the memory when that is less
-    #[arg(long, env = "ETCD_QUOTA_BACKEND_BYTES", value_name = "BYTES", help_heading = "Tuning")]
+    #[arg(
+        long,
+        env = "ETCD_QUOTA_BACKEND_BYTES",
+        value_name = "BYTES",
+        help_heading = "Tuning"
+    )]
     pub quota_backend_bytes: Option<String>,
     /// Accepted for etcd 3.4: the v2 API is always on
     #[arg(long, env = "ETCD_ENABLE_V2", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true",
@@ -162,7 +232,8 @@ impl Config {
         check_name(&name)?;
         let client = addresses(&Side::client(args))?;
         let peer = addresses(&Side::peer(args))?;
-        let data_dir = given(&args.data_dir).map_or_else(|| PathBuf::from(format!("{name}.etcd")), PathBuf::from);
+        let data_dir =
+            given(&args.data_dir).map_or_else(|| PathBuf::from(format!("{name}.etcd")), PathBuf::from);
         let (heartbeat_ticks, election_ticks) = timing(args)?;
         let mut notes = Vec::new();
         if client.is_default && peer.is_default {
@@ -171,7 +242,11 @@ impl Config {
                     .to_owned(),
             );
         }
-        let is_open = client.listen.iter().chain(&peer.listen).any(|address| !address.ip().is_loopback());
+        let is_open = client
+            .listen
+            .iter()
+            .chain(&peer.listen)
+            .any(|address| !address.ip().is_loopback());
         if is_open {
             notes.push("listening beyond loopback without TLS and authentication: anybody who reaches these ports can read and change everything".to_owned());
         }
@@ -187,7 +262,8 @@ impl Config {
             heartbeat_ticks,
             election_ticks,
             snapshot_count: number("--snapshot-count", &args.snapshot_count)?.filter(|count| *count > 0),
-            quota_bytes: number("--quota-backend-bytes", &args.quota_backend_bytes)?.filter(|bytes| *bytes > 0),
+            quota_bytes: number("--quota-backend-bytes", &args.quota_backend_bytes)?
+                .filter(|bytes| *bytes > 0),
             notes,
         })
     }
@@ -200,31 +276,45 @@ fn given(value: &Option<String>) -> Option<&str> {
 
 fn check_name(name: &str) -> Result<(), String> {
     let fits = name.len() <= NAME_CHARACTERS_MAX
-        && name.chars().all(|character| character.is_ascii_alphanumeric() || "._-".contains(character));
+        && name
+            .chars()
+            .all(|character| character.is_ascii_alphanumeric() || "._-".contains(character));
     if fits {
         Ok(())
     } else {
-        Err(format!("--name {name:?} does not fit: use up to {NAME_CHARACTERS_MAX} of A-Z a-z 0-9 . _ -"))
+        Err(format!(
+            "--name {name:?} does not fit: use up to {NAME_CHARACTERS_MAX} of A-Z a-z 0-9 . _ -"
+        ))
     }
 }
 
 fn number(flag: &str, value: &Option<String>) -> Result<Option<u64>, String> {
     given(value)
-        .map(|text| text.parse().map_err(|_| format!("{flag} {text:?} is not a whole number")))
+        .map(|text| {
+            text.parse()
+                .map_err(|_| format!("{flag} {text:?} is not a whole number"))
+        })
         .transpose()
 }
 
 fn timing(args: &Args) -> Result<(u32, u32), String> {
     let heartbeat = number("--heartbeat-interval", &args.heartbeat_interval)?.unwrap_or(50);
-    let election = number("--election-timeout", &args.election_timeout)?.unwrap_or_else(|| (heartbeat * 8).max(400));
+    let election =
+        number("--election-timeout", &args.election_timeout)?.unwrap_or_else(|| (heartbeat * 8).max(400));
     if heartbeat < TICK_MS {
-        return Err(format!("--heartbeat-interval {heartbeat} is below {TICK_MS} milliseconds"));
+        return Err(format!(
+            "--heartbeat-interval {heartbeat} is below {TICK_MS} milliseconds"
+        ));
     }
     if election < heartbeat * 5 {
-        return Err(format!("--election-timeout {election} should be at least 5 times --heartbeat-interval {heartbeat}"));
+        return Err(format!(
+            "--election-timeout {election} should be at least 5 times --heartbeat-interval {heartbeat}"
+        ));
     }
     if election > ELECTION_MS_MAX {
-        return Err(format!("--election-timeout {election} is above {ELECTION_MS_MAX} milliseconds"));
+        return Err(format!(
+            "--election-timeout {election} is above {ELECTION_MS_MAX} milliseconds"
+        ));
     }
     let ticks = |ms: u64| u32::try_from(ms.div_ceil(TICK_MS)).map_err(|_| "timeouts are too long".to_owned());
     Ok((ticks(heartbeat)?, ticks(election)?))
@@ -256,7 +346,10 @@ impl<'a> Side<'a> {
     fn peer(args: &'a Args) -> Self {
         Self {
             listen: ("--listen-peer-urls", given(&args.listen_peer_urls)),
-            advertise: ("--initial-advertise-peer-urls", given(&args.initial_advertise_peer_urls)),
+            advertise: (
+                "--initial-advertise-peer-urls",
+                given(&args.initial_advertise_peer_urls),
+            ),
             addr: ("--peer-addr", given(&args.peer_addr)),
             bind: ("--peer-bind-addr", given(&args.peer_bind_addr)),
             ports: PEER_PORTS,
@@ -272,8 +365,12 @@ struct Addresses {
 }
 
 fn addresses(side: &Side<'_>) -> Result<Addresses, String> {
-    let old = [side.addr, side.bind].into_iter().find(|(_, value)| value.is_some());
-    let new = [side.listen, side.advertise].into_iter().find(|(_, value)| value.is_some());
+    let old = [side.addr, side.bind]
+        .into_iter()
+        .find(|(_, value)| value.is_some());
+    let new = [side.listen, side.advertise]
+        .into_iter()
+        .find(|(_, value)| value.is_some());
     if let (Some((old, _)), Some((new, _))) = (old, new) {
         return Err(format!("set only one of {old} and {new}"));
     }
@@ -289,7 +386,10 @@ fn addresses(side: &Side<'_>) -> Result<Addresses, String> {
     let loopback = || {
         side.ports
             .iter()
-            .flat_map(|port| [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)].map(|ip| SocketAddr::new(ip, *port)))
+            .flat_map(|port| {
+                [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)]
+                    .map(|ip| SocketAddr::new(ip, *port))
+            })
             .collect()
     };
     let listen = match side.listen.1 {
@@ -299,9 +399,17 @@ fn addresses(side: &Side<'_>) -> Result<Addresses, String> {
     let advertise = match (side.advertise.1, side.listen.1) {
         (Some(urls), _) => advertise_urls(side.advertise.0, urls)?,
         (None, Some(urls)) => advertise_urls(side.listen.0, urls)?,
-        (None, None) => side.ports.iter().map(|port| format!("http://localhost:{port}")).collect(),
+        (None, None) => side
+            .ports
+            .iter()
+            .map(|port| format!("http://localhost:{port}"))
+            .collect(),
     };
-    Ok(Addresses { listen, advertise: sorted(advertise), is_default: new.is_none() })
+    Ok(Addresses {
+        listen,
+        advertise: sorted(advertise),
+        is_default: new.is_none(),
+    })
 }
 
 /// The flags of etcd 0.4.
@@ -310,10 +418,15 @@ fn old_addresses(side: &Side<'_>) -> Result<Addresses, String> {
     let text = side.addr.1.unwrap_or(&default);
     let flag = side.addr.0;
     let address: SocketAddr = text.parse().map_err(|_| {
-        format!("{flag} {text:?} is not IP:PORT; for host names use {} and {}", side.listen.0, side.advertise.0)
+        format!(
+            "{flag} {text:?} is not IP:PORT; for host names use {} and {}",
+            side.listen.0, side.advertise.0
+        )
     })?;
     if address.ip().is_unspecified() || address.port() == 0 {
-        return Err(format!("{flag} {text:?} cannot be reached by others: name this machine's own address and a port"));
+        return Err(format!(
+            "{flag} {text:?} cannot be reached by others: name this machine's own address and a port"
+        ));
     }
     let any = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), address.port());
     let listen = match side.bind.1 {
@@ -321,7 +434,11 @@ fn old_addresses(side: &Side<'_>) -> Result<Addresses, String> {
         Some(bind) => bind_address(bind, address.port())
             .ok_or_else(|| format!("{} {bind:?} is not IP or IP:PORT", side.bind.0))?,
     };
-    Ok(Addresses { listen: vec![listen], advertise: vec![format!("http://{address}")], is_default: false })
+    Ok(Addresses {
+        listen: vec![listen],
+        advertise: vec![format!("http://{address}")],
+        is_default: false,
+    })
 }
 
 fn bind_address(text: &str, port: u16) -> Option<SocketAddr> {
@@ -335,19 +452,31 @@ fn listen_urls(flag: &str, urls: &str) -> Result<Vec<SocketAddr>, String> {
     let mut out = Vec::new();
     for text in split(urls) {
         let url = Url::parse(text).map_err(|error| format!("{flag}: {error}"))?;
-        out.extend(url.listen_addresses().map_err(|error| format!("{flag}: {error}"))?);
+        out.extend(
+            url.listen_addresses()
+                .map_err(|error| format!("{flag}: {error}"))?,
+        );
     }
-    if out.is_empty() { Err(format!("{flag} names no URL")) } else { Ok(out) }
+    if out.is_empty() {
+        Err(format!("{flag} names no URL"))
+    } else {
+        Ok(out)
+    }
 }
 
 fn advertise_urls(flag: &str, urls: &str) -> Result<Vec<String>, String> {
     let mut out = Vec::new();
     for text in split(urls) {
         let url = Url::parse(text).map_err(|error| format!("{flag}: {error}"))?;
-        url.check_reachable().map_err(|error| format!("{flag}: {error}"))?;
+        url.check_reachable()
+            .map_err(|error| format!("{flag}: {error}"))?;
         out.push(url.origin());
     }
-    if out.is_empty() { Err(format!("{flag} names no URL")) } else { Ok(out) }
+    if out.is_empty() {
+        Err(format!("{flag} names no URL"))
+    } else {
+        Ok(out)
+    }
 }
 
 fn split(list: &str) -> impl Iterator<Item = &str> {
@@ -361,18 +490,29 @@ fn sorted(mut urls: Vec<String>) -> Vec<String> {
 }
 
 fn origin(args: &Args, name: &str, peer_urls: &[String]) -> Result<Origin, String> {
-    let (discovery, cluster, peers) = (given(&args.discovery), given(&args.initial_cluster), given(&args.peers));
+    let (discovery, cluster, peers) = (
+        given(&args.discovery),
+        given(&args.initial_cluster),
+        given(&args.peers),
+    );
     if discovery.is_some() && cluster.is_some() {
         return Err("set only one of --discovery and --initial-cluster".to_owned());
     }
     let is_existing = match given(&args.initial_cluster_state) {
         None | Some("new") => false,
         Some("existing") => true,
-        Some(other) => return Err(format!("--initial-cluster-state {other:?} is neither new nor existing")),
+        Some(other) => {
+            return Err(format!(
+                "--initial-cluster-state {other:?} is neither new nor existing"
+            ));
+        }
     };
     if let Some(url) = discovery {
         if is_existing {
-            return Err("--discovery founds or joins by itself: leave out --initial-cluster-state existing".to_owned());
+            return Err(
+                "--discovery founds or joins by itself: leave out --initial-cluster-state existing"
+                    .to_owned(),
+            );
         }
         let url = Url::parse(url).map_err(|error| format!("--discovery: {error}"))?;
         if url.path.trim_matches('/').is_empty() {
@@ -383,21 +523,39 @@ fn origin(args: &Args, name: &str, peer_urls: &[String]) -> Result<Origin, Strin
     if let Some(list) = cluster {
         let members = initial_cluster(list)?;
         if is_existing {
-            let others = members.into_iter().filter(|(other, _)| other != name).flat_map(|(_, urls)| urls).collect();
+            let others = members
+                .into_iter()
+                .filter(|(other, _)| other != name)
+                .flat_map(|(_, urls)| urls)
+                .collect();
             return Ok(Origin::Join(others));
         }
         check_own_entry(&members, name, peer_urls)?;
-        let token = given(&args.initial_cluster_token).unwrap_or("etcd-cluster").to_owned();
+        let token = given(&args.initial_cluster_token)
+            .unwrap_or("etcd-cluster")
+            .to_owned();
         return Ok(Origin::Static { members, token });
     }
     if is_existing {
-        return Err("--initial-cluster-state existing needs --initial-cluster with the members to join".to_owned());
+        return Err(
+            "--initial-cluster-state existing needs --initial-cluster with the members to join".to_owned(),
+        );
     }
-    let Some(peers) = peers else { return Ok(Origin::Alone) };
+    let Some(peers) = peers else {
+        return Ok(Origin::Alone);
+    };
     let mut urls = Vec::new();
     for peer in split(peers) {
-        let text = if peer.contains("://") { peer.to_owned() } else { format!("http://{peer}") };
-        urls.push(Url::parse(&text).map_err(|error| format!("--peers: {error}"))?.origin());
+        let text = if peer.contains("://") {
+            peer.to_owned()
+        } else {
+            format!("http://{peer}")
+        };
+        urls.push(
+            Url::parse(&text)
+                .map_err(|error| format!("--peers: {error}"))?
+                .origin(),
+        );
     }
     Ok(Origin::Join(urls))
 }
@@ -407,11 +565,13 @@ fn initial_cluster(list: &str) -> Result<Vec<(String, Vec<String>)>, String> {
     let mut members: Vec<(String, Vec<String>)> = Vec::new();
     let mut seen = Vec::new();
     for pair in split(list) {
-        let (name, url) =
-            pair.split_once('=').ok_or_else(|| format!("--initial-cluster: {pair:?} is not name=url"))?;
+        let (name, url) = pair
+            .split_once('=')
+            .ok_or_else(|| format!("--initial-cluster: {pair:?} is not name=url"))?;
         check_name(name)?;
         let url = Url::parse(url).map_err(|error| format!("--initial-cluster: {error}"))?;
-        url.check_reachable().map_err(|error| format!("--initial-cluster: {error}"))?;
+        url.check_reachable()
+            .map_err(|error| format!("--initial-cluster: {error}"))?;
         let url = url.origin();
         if seen.contains(&url) {
             return Err(format!("--initial-cluster names {url} twice"));
@@ -428,9 +588,15 @@ fn initial_cluster(list: &str) -> Result<Vec<(String, Vec<String>)>, String> {
     Ok(members)
 }
 
-fn check_own_entry(members: &[(String, Vec<String>)], name: &str, peer_urls: &[String]) -> Result<(), String> {
+fn check_own_entry(
+    members: &[(String, Vec<String>)],
+    name: &str,
+    peer_urls: &[String],
+) -> Result<(), String> {
     let Some((_, urls)) = members.iter().find(|(other, _)| other == name) else {
-        return Err(format!("--initial-cluster has no entry for this node's --name {name:?}"));
+        return Err(format!(
+            "--initial-cluster has no entry for this node's --name {name:?}"
+        ));
     };
     if urls != peer_urls {
         return Err(format!(
@@ -448,7 +614,9 @@ mod tests {
 
     fn parse(line: &str) -> Result<Config, String> {
         use clap::CommandFactory;
-        let words = std::iter::once("etcd").chain(line.split_whitespace()).map(Into::into);
+        let words = std::iter::once("etcd")
+            .chain(line.split_whitespace())
+            .map(Into::into);
         let args = daemon::flags::go_style(&Args::command(), words);
         Config::new(&Args::try_parse_from(args).map_err(|error| error.to_string())?)
     }
@@ -456,9 +624,22 @@ mod tests {
     #[test]
     fn without_address_flags_a_node_stays_on_loopback() {
         let config = parse("").unwrap();
-        assert_eq!((config.name.as_str(), config.data_dir.to_str()), ("default", Some("default.etcd")));
-        assert!(config.listen_client.iter().all(|address| address.ip().is_loopback()));
-        let mut ports: Vec<u16> = config.listen_client.iter().chain(&config.listen_peer).map(SocketAddr::port).collect();
+        assert_eq!(
+            (config.name.as_str(), config.data_dir.to_str()),
+            ("default", Some("default.etcd"))
+        );
+        assert!(
+            config
+                .listen_client
+                .iter()
+                .all(|address| address.ip().is_loopback())
+        );
+        let mut ports: Vec<u16> = config
+            .listen_client
+            .iter()
+            .chain(&config.listen_peer)
+            .map(SocketAddr::port)
+            .collect();
         ports.sort_unstable();
         ports.dedup();
         assert_eq!(ports, [2379, 2380, 4001, 7001]);
@@ -494,9 +675,14 @@ mod tests {
     fn a_static_cluster_must_name_this_node_as_it_names_itself() {
         let line = "--name a --initial-advertise-peer-urls http://h1:1 --listen-peer-urls http://127.0.0.1:1 \
                     --initial-cluster b=http://h2:1,a=http://h1:1";
-        let Origin::Static { members, token } = parse(line).unwrap().origin else { panic!("static") };
+        let Origin::Static { members, token } = parse(line).unwrap().origin else {
+            panic!("static")
+        };
         assert_eq!((members.len(), token.as_str()), (2, "etcd-cluster"));
-        let Origin::Join(urls) = parse(&format!("{line} --initial-cluster-state existing")).unwrap().origin else {
+        let Origin::Join(urls) = parse(&format!("{line} --initial-cluster-state existing"))
+            .unwrap()
+            .origin
+        else {
             panic!("join")
         };
         assert_eq!(urls, ["http://h2:1"]);
@@ -505,14 +691,23 @@ mod tests {
     #[test]
     fn each_mistake_is_one_line_that_says_what_to_do() {
         let cases = [
-            ("--listen-client-urls http://127.0.0.1:1", "--advertise-client-urls"),
+            (
+                "--listen-client-urls http://127.0.0.1:1",
+                "--advertise-client-urls",
+            ),
             ("-addr host:4001", "is not IP:PORT"),
             ("-addr 0.0.0.0:4001", "cannot be reached"),
-            ("-addr 1.2.3.4:1 --advertise-client-urls http://a:1", "set only one of"),
+            (
+                "-addr 1.2.3.4:1 --advertise-client-urls http://a:1",
+                "set only one of",
+            ),
             ("--initial-advertise-peer-urls http://:7001", "http://:7001"),
             ("--initial-advertise-peer-urls ftp://a:7001", "ftp"),
             ("--initial-advertise-peer-urls http://a", "port"),
-            ("--election-timeout 100 --heartbeat-interval 50", "at least 5 times"),
+            (
+                "--election-timeout 100 --heartbeat-interval 50",
+                "at least 5 times",
+            ),
             ("--election-timeout 60000", "50000"),
             ("--snapshot-count many", "not a whole number"),
             ("--name a --initial-cluster b=http://h:1", "no entry for"),
@@ -520,7 +715,10 @@ mod tests {
             ("--name a/b", "does not fit"),
             ("--discovery http://h:1/", "names no key"),
             ("--discovery nonsense", "--discovery"),
-            ("--discovery http://h:1/v2/keys/x --initial-cluster a=http://h:1", "set only one of"),
+            (
+                "--discovery http://h:1/v2/keys/x --initial-cluster a=http://h:1",
+                "set only one of",
+            ),
             ("--initial-cluster-state maybe", "neither new nor existing"),
         ];
         for (line, part) in cases {

@@ -31,7 +31,9 @@ fn main() -> ExitCode {
         Ok(true) => return ExitCode::SUCCESS,
         Err(error) => return fail(&error.to_string(), EXIT_USAGE),
     }
-    let parsed = command.clone().try_get_matches_from(flags::go_style(&command, args));
+    let parsed = command
+        .clone()
+        .try_get_matches_from(flags::go_style(&command, args));
     let args = match parsed.and_then(|matches| Args::from_arg_matches(&matches)) {
         Ok(args) => args,
         Err(error) if !error.use_stderr() => {
@@ -41,7 +43,10 @@ fn main() -> ExitCode {
         Err(error) => return fail(&one_line(&error.to_string()), EXIT_USAGE),
     };
     if args.version {
-        let _closed = writeln!(out, "etcd Version: {SERVER_VERSION}\nHawser Version: {OWN_VERSION}");
+        let _closed = writeln!(
+            out,
+            "etcd Version: {SERVER_VERSION}\nHawser Version: {OWN_VERSION}"
+        );
         return ExitCode::SUCCESS;
     }
     drop(out);

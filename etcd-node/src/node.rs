@@ -139,7 +139,11 @@ impl Node {
             tasks: Tasks::new(CancellationToken::new()),
             started: Instant::now(),
             started_wall: Timestamp::ZERO
-                .checked_add(std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default())
+                .checked_add(
+                    std::time::SystemTime::now()
+                        .duration_since(std::time::UNIX_EPOCH)
+                        .unwrap_or_default(),
+                )
                 .unwrap_or_default(),
         })
     }
@@ -151,7 +155,8 @@ impl Node {
             let service = peer_service(routes.clone());
             let stop = self.tasks.stop().clone();
             let options = daemon::http::Options::default();
-            self.tasks.spawn("peer port", daemon::http::serve(listener, service, options, stop));
+            self.tasks
+                .spawn("peer port", daemon::http::serve(listener, service, options, stop));
         }
     }
 
@@ -168,7 +173,9 @@ impl Node {
         self.station.enter(Phase::Stopping);
         hand_over(&handle).await;
         self.tasks.stop().cancel();
-        tokio::task::spawn_blocking(move || driver.stop()).await.context("the driver could not be stopped")?;
+        tokio::task::spawn_blocking(move || driver.stop())
+            .await
+            .context("the driver could not be stopped")?;
         served
     }
 
@@ -179,21 +186,29 @@ impl Node {
                 Some(member) => member,
                 None => {
                     let decision =
-                        bootstrap::decide(&self.config, &self.intent, &self.station, self.discovery.as_ref()).await?;
+                        bootstrap::decide(&self.config, &self.intent, &self.station, self.discovery.as_ref())
+                            .await?;
                     self.found(&decision)?;
-                    self.directory.member()?.context("the data directory was not bound")?
+                    self.directory
+                        .member()?
+                        .context("the data directory was not bound")?
                 }
             };
             let opened = bootstrap::open(&self.directory, &member)?;
             let (driver, membership) = self.drive(opened)?;
             if member.is_unconfirmed && !self.confirm(&driver.handle).await? {
                 warn!("another node founded the cluster meanwhile: joining it");
-                tokio::task::spawn_blocking(move || driver.stop()).await.context("the driver could not be stopped")?;
+                tokio::task::spawn_blocking(move || driver.stop())
+                    .await
+                    .context("the driver could not be stopped")?;
                 self.directory.unbind()?;
                 continue;
             }
             if member.is_unconfirmed {
-                self.directory.bind(&bootstrap::disk::Member { is_unconfirmed: false, ..member })?;
+                self.directory.bind(&bootstrap::disk::Member {
+                    is_unconfirmed: false,
+                    ..member
+                })?;
             }
             self.station.belong(membership);
             return Ok(driver);
@@ -213,17 +228,29 @@ impl Node {
     /// A founder has committed an entry before it tells the directory.
     async fn confirm(&self, handle: &Handle) -> anyhow::Result<bool> {
         let Some(discovery) = &self.discovery else {
-            bail!("this node has founded a cluster through a discovery URL and was stopped before it said so: start it with --discovery again");
+            bail!(
+                "this node has founded a cluster through a discovery URL and was stopped before it said so: start it with --discovery again"
+            );
         };
         let incarnation = self.station.identity.incarnation.clone();
         let node = handle.view(|view| view.members().present.keys().next().copied().unwrap_or_default());
-        let boot = Command::MemberBoot(MemberBoot { id: node.get(), incarnation });
+        let boot = Command::MemberBoot(MemberBoot {
+            id: node.get(),
+            incarnation,
+        });
         until_applied(handle, &boot).await?;
         discovery.confirm(&self.config, &self.intent).await
     }
 
     fn drive(&self, opened: Opened) -> anyhow::Result<(Driver, peer::Membership)> {
-        let Opened { cluster, node, store, recovered, log, checkpoints } = opened;
+        let Opened {
+            cluster,
+            node,
+            store,
+            recovered,
+            log,
+            checkpoints,
+        } = opened;
         let settings = Settings {
             node,
             boot: self.station.identity.boot,
@@ -238,7 +265,12 @@ impl Node {
         let parts = Parts::new(store, &self.tasks);
         let handle = parts.handle();
         let pool = Pool::new(
-            &peer::Membership { cluster, node, handle: handle.clone(), checkpoints: checkpoints.clone() },
+            &peer::Membership {
+                cluster,
+                node,
+                handle: handle.clone(),
+                checkpoints: checkpoints.clone(),
+            },
             &self.station.identity,
             &self.tasks,
         );
@@ -247,18 +279,31 @@ impl Node {
             recovered,
             log,
             checkpoints: checkpoints.clone(),
-            policy: Policy { entries: self.config.snapshot_count },
+            policy: Policy {
+                entries: self.config.snapshot_count,
+            },
             transport: Box::new(pool),
             metrics: Arc::clone(&self.metrics),
         };
         let driver = parts.start(start, &self.tasks).context("no thread for raft")?;
-        Ok((driver, peer::Membership { cluster, node, handle, checkpoints }))
+        Ok((
+            driver,
+            peer::Membership {
+                cluster,
+                node,
+                handle,
+                checkpoints,
+            },
+        ))
     }
 
     /// Publishes this member, then serves clients until the node stops.
     async fn serve(&self, listeners: Vec<Listener>, handle: &Handle) -> anyhow::Result<()> {
         self.publish(handle).await?;
-        let membership = self.station.membership().context("the node belongs to no cluster")?;
+        let membership = self
+            .station
+            .membership()
+            .context("the node belongs to no cluster")?;
         let context = Arc::new(Context {
             handle: handle.clone(),
             cluster: membership.cluster,
@@ -289,7 +334,10 @@ impl Node {
 
     /// Binds the member's id to this disk and tells its name and client URLs; both once, whoever leads.
     async fn publish(&self, handle: &Handle) -> anyhow::Result<()> {
-        let membership = self.station.membership().context("the node belongs to no cluster")?;
+        let membership = self
+            .station
+            .membership()
+            .context("the node belongs to no cluster")?;
         let node = membership.node;
         let identity = &self.station.identity;
         let mut told = false;
@@ -308,12 +356,21 @@ impl Node {
                 Some(member) if member.incarnation.is_empty() => {
                     let incarnation = identity.incarnation.clone();
                     ready::status("waiting for a leader");
-                    until_applied(handle, &Command::MemberBoot(MemberBoot { id: node.get(), incarnation })).await?;
+                    until_applied(
+                        handle,
+                        &Command::MemberBoot(MemberBoot {
+                            id: node.get(),
+                            incarnation,
+                        }),
+                    )
+                    .await?;
                 }
                 Some(member) if member.incarnation != identity.incarnation => bail!(
                     "member {node} is bound to another data directory: this one must not speak for it; remove the member and join with an empty --data-dir"
                 ),
-                Some(member) if member.name == identity.name && member.client_urls == identity.client_urls => {
+                Some(member)
+                    if member.name == identity.name && member.client_urls == identity.client_urls =>
+                {
                     return Ok(());
                 }
                 Some(_) => {
@@ -350,7 +407,9 @@ async fn hand_over(handle: &Handle) {
     if status.borrow().role != Role::Leader {
         return;
     }
-    if handle.view(|view| view.members().present.len()) < 2 || handle.order(Order::TransferLeadership).is_err() {
+    if handle.view(|view| view.members().present.len()) < 2
+        || handle.order(Order::TransferLeadership).is_err()
+    {
         return;
     }
     let handed = status.wait_for(|status| status.role != Role::Leader);

@@ -65,15 +65,25 @@ impl Url {
         let (host, port) = match authority.strip_prefix('[') {
             Some(bracketed) => {
                 let (host, port) = bracketed.split_once(']').ok_or_else(|| UrlError::Host(whole()))?;
-                (host, port.strip_prefix(':').ok_or_else(|| UrlError::Port(whole()))?)
+                (
+                    host,
+                    port.strip_prefix(':').ok_or_else(|| UrlError::Port(whole()))?,
+                )
             }
-            None => authority.rsplit_once(':').ok_or_else(|| UrlError::Port(whole()))?,
+            None => authority
+                .rsplit_once(':')
+                .ok_or_else(|| UrlError::Port(whole()))?,
         };
         if host.is_empty() {
             return Err(UrlError::Host(whole()));
         }
         let port: u16 = port.parse().map_err(|_| UrlError::Port(whole()))?;
-        Ok(Self { scheme: scheme.to_owned(), host: host.to_owned(), port, path: path.to_owned() })
+        Ok(Self {
+            scheme: scheme.to_owned(),
+            host: host.to_owned(),
+            port,
+            path: path.to_owned(),
+        })
     }
 
     /// The host's address, when it is one.
@@ -117,7 +127,10 @@ impl Url {
         }
         let resolved = (self.host.as_str(), self.port).to_socket_addrs();
         let mut addresses: Vec<SocketAddr> = resolved
-            .map_err(|error| UrlError::Resolve { host: self.host.clone(), reason: error.to_string() })?
+            .map_err(|error| UrlError::Resolve {
+                host: self.host.clone(),
+                reason: error.to_string(),
+            })?
             .collect();
         addresses.sort();
         addresses.dedup();

@@ -185,7 +185,10 @@ mod tests {
             .map(|port| NodeId::derive(&[format!("http://127.0.0.1:{port}")], token))
             .collect();
         let texts: Vec<String> = ids.iter().map(ToString::to_string).collect();
-        assert_eq!(texts, ["8076a377d315145d", "1bf2d651a7dd800e", "7c65f6a7629dc604"]);
+        assert_eq!(
+            texts,
+            ["8076a377d315145d", "1bf2d651a7dd800e", "7c65f6a7629dc604"]
+        );
         assert_eq!(ClusterId::derive(&ids).to_string(), "ae1901eae6ebb0b9");
     }
 

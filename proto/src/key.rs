@@ -31,14 +31,20 @@ impl KeyRange {
         } else if range_end.as_ref() == TO_THE_END {
             Self::From(key)
         } else {
-            Self::Span { start: key, end: range_end }
+            Self::Span {
+                start: key,
+                end: range_end,
+            }
         }
     }
 
     /// Everything that starts with this prefix.
     pub fn prefix(prefix: &[u8]) -> Self {
         match prefix_end(prefix) {
-            Some(end) => Self::Span { start: Bytes::copy_from_slice(prefix), end },
+            Some(end) => Self::Span {
+                start: Bytes::copy_from_slice(prefix),
+                end,
+            },
             None => Self::From(Bytes::copy_from_slice(prefix)),
         }
     }

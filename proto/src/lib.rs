@@ -9,6 +9,7 @@ pub mod time;
     unreachable_pub,
     unused_qualifications,
     clippy::allow_attributes,
+    clippy::large_enum_variant,
     clippy::allow_attributes_without_reason,
     reason = "generated from schema/, where the documentation stands"
 )]
@@ -43,13 +44,13 @@ mod generated {
 
 /// Messages and services of the etcd v3 API.
 pub use generated::etcdserverpb;
-/// The standard gRPC health protocol.
-pub use generated::health;
 /// What stands in the replicated log.
 pub use generated::hawser::log::v1 as log;
 /// What nodes say to each other.
 pub use generated::hawser::peer::v1 as peer;
 /// The content of a checkpoint.
 pub use generated::hawser::snapshot::v1 as snapshot;
+/// The standard gRPC health protocol.
+pub use generated::health;
 /// Keys and events of the etcd v3 API.
 pub use generated::mvccpb;

@@ -71,7 +71,11 @@ fn civil_from_days(days: u64) -> (u64, u64, u64) {
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let shifted_month = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    let month = if shifted_month < 10 {
+        shifted_month + 3
+    } else {
+        shifted_month - 9
+    };
     let year = year_of_era + era * 400 + u64::from(month <= 2);
     (year, month, day)
 }
@@ -97,8 +101,14 @@ mod tests {
     #[test]
     fn ttl_is_rounded_up() {
         let now = Timestamp::from_nanos(1_000_000_000);
-        assert_eq!(Timestamp::from_nanos(1_000_000_001).seconds_since_rounded_up(now), 1);
-        assert_eq!(Timestamp::from_nanos(6_000_000_000).seconds_since_rounded_up(now), 5);
+        assert_eq!(
+            Timestamp::from_nanos(1_000_000_001).seconds_since_rounded_up(now),
+            1
+        );
+        assert_eq!(
+            Timestamp::from_nanos(6_000_000_000).seconds_since_rounded_up(now),
+            5
+        );
         assert_eq!(Timestamp::from_nanos(0).seconds_since_rounded_up(now), 0);
     }
 

@@ -109,7 +109,10 @@ impl DataDir {
                 path.display()
             );
         }
-        Ok(Self { path: path.to_owned(), _lock: lock })
+        Ok(Self {
+            path: path.to_owned(),
+            _lock: lock,
+        })
     }
 
     /// The directory.
@@ -182,8 +185,14 @@ impl DataDir {
     /// # Errors
     /// What the disk refuses.
     pub fn clear_unbound(&self) -> anyhow::Result<()> {
-        assert!(matches!(self.member(), Ok(None)), "a bound directory is never cleared");
-        for name in [crate::disk::layout::WAL_DIRECTORY, crate::disk::layout::CHECKPOINT_DIRECTORY] {
+        assert!(
+            matches!(self.member(), Ok(None)),
+            "a bound directory is never cleared"
+        );
+        for name in [
+            crate::disk::layout::WAL_DIRECTORY,
+            crate::disk::layout::CHECKPOINT_DIRECTORY,
+        ] {
             let path = self.path.join(ROOT).join(name);
             match fs::remove_dir_all(&path) {
                 Ok(()) => {}
@@ -208,7 +217,10 @@ impl DataDir {
             .read_to_string(&mut text)
             .with_context(|| format!("cannot read {}", path.display()))?;
         let value = serde_json::from_str(&text).with_context(|| {
-            format!("{} is damaged: restore it, or name another --data-dir and join as a new member", path.display())
+            format!(
+                "{} is damaged: restore it, or name another --data-dir and join as a new member",
+                path.display()
+            )
         })?;
         Ok(Some(value))
     }
@@ -218,8 +230,12 @@ impl DataDir {
         let root = self.path.join(ROOT);
         let (path, part) = (root.join(name), root.join(format!("{name}.part")));
         let written = || -> io::Result<()> {
-            let mut file =
-                OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&part)?;
+            let mut file = OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .mode(0o600)
+                .open(&part)?;
             file.write_all(serde_json::to_string_pretty(value)?.as_bytes())?;
             file.write_all(b"\n")?;
             file.sync_all()?;
@@ -299,7 +315,10 @@ mod tests {
             fs::create_dir(home.path().join(name)).unwrap();
             let error = DataDir::open(home.path()).err().unwrap().to_string();
             assert!(error.contains("left untouched"), "{error}");
-            let names: Vec<_> = fs::read_dir(home.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+            let names: Vec<_> = fs::read_dir(home.path())
+                .unwrap()
+                .map(|entry| entry.unwrap().file_name())
+                .collect();
             assert_eq!(names, [name], "nothing was added");
         }
     }
@@ -311,7 +330,10 @@ mod tests {
         let urls = ["http://a:1".to_owned()];
         let first = directory.intent(&urls).unwrap();
         assert_eq!(directory.intent(&urls).unwrap(), first);
-        assert_ne!(directory.intent(&["http://b:1".to_owned()]).unwrap().incarnation, first.incarnation);
+        assert_ne!(
+            directory.intent(&["http://b:1".to_owned()]).unwrap().incarnation,
+            first.incarnation
+        );
         assert_eq!(incarnation(&first.incarnation).unwrap().len(), 16);
     }
 
@@ -320,7 +342,13 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let directory = DataDir::open(home.path()).unwrap();
         assert_eq!(directory.member().unwrap(), None);
-        let member = Member { cluster: "1f".into(), node: "2f".into(), incarnation: "3f".into(), is_unconfirmed: true, peers: Vec::new() };
+        let member = Member {
+            cluster: "1f".into(),
+            node: "2f".into(),
+            incarnation: "3f".into(),
+            is_unconfirmed: true,
+            peers: Vec::new(),
+        };
         directory.bind(&member).unwrap();
         assert_eq!(directory.member().unwrap(), Some(member.clone()));
         assert_eq!(member.ids().unwrap().1, NodeId::new(0x2f));

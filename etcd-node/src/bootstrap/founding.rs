@@ -58,17 +58,26 @@ pub(super) async fn static_cluster(
     token: &str,
     intent: &Intent,
 ) -> anyhow::Result<Decision> {
-    let founders: Vec<_> =
-        members.iter().map(|(name, urls)| (NodeId::derive(urls, token), name.clone(), urls.clone())).collect();
+    let founders: Vec<_> = members
+        .iter()
+        .map(|(name, urls)| (NodeId::derive(urls, token), name.clone(), urls.clone()))
+        .collect();
     let ids: Vec<NodeId> = founders.iter().map(|(id, ..)| *id).collect();
     if ids.iter().collect::<BTreeSet<_>>().len() < ids.len() {
         bail!("--initial-cluster gives two members the same peer URLs");
     }
     let cluster = ClusterId::derive(&ids);
     let node = NodeId::derive(&config.peer_urls, token);
-    let others = founders.iter().filter(|(id, ..)| *id != node).flat_map(|(.., urls)| urls.clone());
+    let others = founders
+        .iter()
+        .filter(|(id, ..)| *id != node)
+        .flat_map(|(.., urls)| urls.clone());
     refuse_lost_disk(others.collect(), node, intent).await?;
-    Ok(Decision::Found { cluster, node, members: founders })
+    Ok(Decision::Found {
+        cluster,
+        node,
+        members: founders,
+    })
 }
 
 /// A member whose disk was wiped must not come back under its old id: its votes and acknowledgements are
@@ -77,11 +86,12 @@ pub(super) async fn refuse_lost_disk(urls: Vec<String>, node: NodeId, intent: &I
     let ours = super::disk::incarnation(&intent.incarnation)?;
     for url in urls {
         // Nobody there yet is the usual case at founding.
-        let Ok(hello) = peer::hello(&url, ClusterId::NONE, NodeId::NONE).await else { continue };
-        let is_other = hello
-            .members
-            .iter()
-            .any(|member| member.id == node.get() && !member.incarnation.is_empty() && member.incarnation != ours);
+        let Ok(hello) = peer::hello(&url, ClusterId::NONE, NodeId::NONE).await else {
+            continue;
+        };
+        let is_other = hello.members.iter().any(|member| {
+            member.id == node.get() && !member.incarnation.is_empty() && member.incarnation != ours
+        });
         if is_other {
             bail!(
                 "member {node} has already been bootstrapped; remove and add it, or start with --initial-cluster-state existing"
@@ -105,7 +115,11 @@ pub fn found(
     directory.clear_unbound()?;
     let layout = directory.layout()?;
     let (cluster, node, peers) = match decision {
-        Decision::Found { cluster, node, members } => {
+        Decision::Found {
+            cluster,
+            node,
+            members,
+        } => {
             let checkpoints = CheckpointFiles::open(layout.checkpoints, *cluster)?;
             let metadata = RaftSnapshotMetadata {
                 conf_state: Some(RaftConfState {
@@ -118,7 +132,10 @@ pub fn found(
             let store = Store::found(Founding {
                 cluster: *cluster,
                 members: members.iter().map(founder).collect(),
-                position: Position { index: LogIndex::new(BASE.0), term: Term::new(BASE.1) },
+                position: Position {
+                    index: LogIndex::new(BASE.0),
+                    term: Term::new(BASE.1),
+                },
             });
             write_whole(&checkpoints, metadata, &store)?;
             (*cluster, *node, Vec::new())
@@ -126,9 +143,10 @@ pub fn found(
         Decision::Joined { cluster, node, peers } => (*cluster, *node, peers.clone()),
     };
     let start = match decision {
-        Decision::Found { .. } => {
-            LogPosition { index: LogIndex::new(BASE.0), term: Term::new(BASE.1) }
-        }
+        Decision::Found { .. } => LogPosition {
+            index: LogIndex::new(BASE.0),
+            term: Term::new(BASE.1),
+        },
         Decision::Joined { .. } => LogPosition::default(),
     };
     let identity = Identity { cluster, node };
@@ -144,7 +162,12 @@ pub fn found(
 }
 
 fn founder((id, name, urls): &(NodeId, String, Vec<String>)) -> StoreMember {
-    StoreMember { id: *id, name: name.clone(), peer_urls: urls.clone(), ..StoreMember::default() }
+    StoreMember {
+        id: *id,
+        name: name.clone(),
+        peer_urls: urls.clone(),
+        ..StoreMember::default()
+    }
 }
 
 /// Opens a bound directory: the newest checkpoint that is whole and that the log goes on from.
@@ -159,9 +182,20 @@ pub fn open(directory: &DataDir, member: &Member) -> anyhow::Result<Opened> {
     let (metadata, store) = newest_state(&checkpoints, &found, member)?;
     let log = found.open(position(&metadata))?;
     let entries = read_entries(&log, metadata.index)?;
-    let hard_state = Some(log.hard_state.clone()).filter(|state| state.term > 0);
-    let recovered = Recovered { checkpoint: metadata, hard_state, entries };
-    Ok(Opened { cluster, node, store, recovered, log, checkpoints })
+    let hard_state = Some(log.hard_state).filter(|state| state.term > 0);
+    let recovered = Recovered {
+        checkpoint: metadata,
+        hard_state,
+        entries,
+    };
+    Ok(Opened {
+        cluster,
+        node,
+        store,
+        recovered,
+        log,
+        checkpoints,
+    })
 }
 
 /// A joiner that never received anything has no checkpoint: it starts empty and waits for one.
@@ -173,9 +207,20 @@ fn newest_state(
     let names = checkpoints.list()?;
     if names.is_empty() {
         let (cluster, ..) = member.ids()?;
-        let members = member.peers.iter().map(known_peer).collect::<anyhow::Result<_>>()?;
-        let position = Position { index: LogIndex::ZERO, term: Term::ZERO };
-        let founding = Founding { cluster, members, position };
+        let members = member
+            .peers
+            .iter()
+            .map(known_peer)
+            .collect::<anyhow::Result<_>>()?;
+        let position = Position {
+            index: LogIndex::ZERO,
+            term: Term::ZERO,
+        };
+        let founding = Founding {
+            cluster,
+            members,
+            position,
+        };
         return Ok((RaftSnapshotMetadata::default(), Store::found(founding)));
     }
     let mut last_error = None;
@@ -201,11 +246,17 @@ fn newest_state(
 
 fn known_peer(peer: &KnownPeer) -> anyhow::Result<StoreMember> {
     let id = NodeId::parse(&peer.id)?;
-    Ok(StoreMember { id, peer_urls: peer.peer_urls.clone(), ..StoreMember::default() })
+    Ok(StoreMember {
+        id,
+        peer_urls: peer.peer_urls.clone(),
+        ..StoreMember::default()
+    })
 }
 
 fn read_entries(log: &Log, checkpoint: u64) -> anyhow::Result<Vec<RaftEntry>> {
-    let Some(last) = log.reader.last_index() else { return Ok(Vec::new()) };
+    let Some(last) = log.reader.last_index() else {
+        return Ok(Vec::new());
+    };
     let mut entries: Vec<RaftEntry> = Vec::new();
     let mut next = LogIndex::new(checkpoint).next();
     while next <= last {

@@ -44,7 +44,10 @@ pub(super) async fn ask(station: &Station, urls: &[String]) -> Round {
             Ok(response) => match response.verdict() {
                 Verdict::Admitted => {
                     let (cluster, node) = (ClusterId::new(response.cluster), NodeId::new(response.node));
-                    let others = response.members.into_iter().filter(|member| member.id != response.node);
+                    let others = response
+                        .members
+                        .into_iter()
+                        .filter(|member| member.id != response.node);
                     let peers = others.map(known_peer).collect();
                     return Round::Admitted(Decision::Joined { cluster, node, peers });
                 }
@@ -58,7 +61,10 @@ pub(super) async fn ask(station: &Station, urls: &[String]) -> Round {
 }
 
 fn known_peer(member: BootedMember) -> KnownPeer {
-    KnownPeer { id: NodeId::new(member.id).to_string(), peer_urls: member.peer_urls }
+    KnownPeer {
+        id: NodeId::new(member.id).to_string(),
+        peer_urls: member.peer_urls,
+    }
 }
 
 /// Asks until admitted; the list is made anew for each round.

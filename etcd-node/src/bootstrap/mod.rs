@@ -4,8 +4,8 @@
 //! it would found, written down before anybody else hears of them, so that a start that was cut short goes on
 //! where it stopped. A data directory with an identity never asks anybody again.
 
-pub mod disk;
 pub mod discovery;
+pub mod disk;
 mod founding;
 mod join;
 mod memory;

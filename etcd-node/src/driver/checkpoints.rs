@@ -48,18 +48,32 @@ pub(super) struct Checkpoints {
 
 impl Checkpoints {
     pub(super) fn new(files: CheckpointFiles, policy: Policy) -> Self {
-        Self { files, policy, log_bytes: 0, log_entries: 0, last_bytes: 0, is_running: false }
+        Self {
+            files,
+            policy,
+            log_bytes: 0,
+            log_entries: 0,
+            last_bytes: 0,
+            is_running: false,
+        }
     }
 
     /// Counts what goes to the log.
     pub(super) fn logged(&mut self, frame: &proto::peer::LogFrame) {
         self.log_entries += frame.entries.len() as u64;
-        self.log_bytes += frame.entries.iter().map(|entry| entry.data.len() as u64).sum::<u64>();
+        self.log_bytes += frame
+            .entries
+            .iter()
+            .map(|entry| entry.data.len() as u64)
+            .sum::<u64>();
     }
 
     pub(super) fn is_due(&self) -> bool {
         self.log_bytes > LOG_BYTES.max(self.last_bytes)
-            || self.policy.entries.is_some_and(|entries| self.log_entries >= entries)
+            || self
+                .policy
+                .entries
+                .is_some_and(|entries| self.log_entries >= entries)
     }
 
     /// Begins a checkpoint when one is due or a follower waits for one. The store must be at rest between entries.
@@ -67,7 +81,9 @@ impl Checkpoints {
         if self.is_running || !(is_wanted || self.is_due()) {
             return;
         }
-        let Some(metadata) = replica.checkpoint_metadata() else { return };
+        let Some(metadata) = replica.checkpoint_metadata() else {
+            return;
+        };
         let checkpointer = handle.shared.store.read(Checkpointer::new);
         let writing = Writing {
             generation: handle.shared.generation.load(Ordering::Acquire),
@@ -76,7 +92,9 @@ impl Checkpoints {
             metadata,
             checkpointer,
         };
-        let spawned = std::thread::Builder::new().name("checkpoint".to_owned()).spawn(move || writing.run());
+        let spawned = std::thread::Builder::new()
+            .name("checkpoint".to_owned())
+            .spawn(move || writing.run());
         match spawned {
             Ok(_detached) => {
                 self.is_running = true;
@@ -111,7 +129,7 @@ impl Checkpoints {
         match kept {
             Ok(kept) => {
                 let oldest = kept.last().map_or(LogIndex::ZERO, |name| name.position.index);
-                let _included_in_the_next = log.release(oldest);
+                log.release(oldest);
             }
             Err(error) => tracing::warn!(%error, "old checkpoints could not be removed"),
         }
@@ -119,7 +137,9 @@ impl Checkpoints {
 
     /// At a clean stop: so that the next start reads little log.
     pub(super) fn at_stop(&self, handle: &Handle, replica: &Replica) {
-        let Some(metadata) = replica.checkpoint_metadata() else { return };
+        let Some(metadata) = replica.checkpoint_metadata() else {
+            return;
+        };
         if self.is_running || self.log_bytes < LOG_BYTES_AT_STOP {
             return;
         }
@@ -182,7 +202,9 @@ impl Writing {
             }
         }
         writer.finish()?;
-        let written = self.files.file(CheckpointName { position: super::position(&self.metadata) })?;
+        let written = self.files.file(CheckpointName {
+            position: super::position(&self.metadata),
+        })?;
         Ok(Some(written.bytes()))
     }
 }
@@ -202,7 +224,11 @@ pub enum ReadBackError {
 ///
 /// # Errors
 /// What the disk refuses.
-pub fn write_whole(files: &CheckpointFiles, metadata: RaftSnapshotMetadata, store: &Store) -> Result<(), SnapError> {
+pub fn write_whole(
+    files: &CheckpointFiles,
+    metadata: RaftSnapshotMetadata,
+    store: &Store,
+) -> Result<(), SnapError> {
     let mut writer = files.create(metadata)?;
     let mut checkpointer = Checkpointer::new(store);
     while let Some(block) = checkpointer.next_block(store, RECORDS_PER_SLICE) {
@@ -239,7 +265,9 @@ pub fn read_back(
 }
 
 fn next_block(pending: &mut BytesMut) -> Result<Option<Bytes>, RestoreError> {
-    let Some(head) = pending.first_chunk::<4>() else { return Ok(None) };
+    let Some(head) = pending.first_chunk::<4>() else {
+        return Ok(None);
+    };
     let length = u32::from_be_bytes(*head);
     if length > BLOCK_BYTES_MAX {
         return Err(RestoreError::Damaged(format!("a block of {length} bytes")));

@@ -239,7 +239,10 @@ impl Handle {
     /// [`ProposeError`]; `TimedOut` and `Uncertain` mean that it may have happened.
     pub async fn propose(&self, command: Command) -> Result<Answer, ProposeError> {
         let (reply, outcome) = oneshot::channel();
-        self.order(Order::Propose { command: Box::new(command), reply })?;
+        self.order(Order::Propose {
+            command: Box::new(command),
+            reply,
+        })?;
         outcome.await.unwrap_or(Err(ProposeError::Stopping))
     }
 
@@ -303,14 +306,20 @@ impl Handle {
     /// `NoLeader` when this node does not lead, `Overloaded` while another change is under way.
     pub async fn change_membership(&self, change: MemberChange) -> Result<Answer, ProposeError> {
         let (reply, outcome) = oneshot::channel();
-        self.order(Order::Member { change: Box::new(change), reply })?;
+        self.order(Order::Member {
+            change: Box::new(change),
+            reply,
+        })?;
         outcome.await.unwrap_or(Err(ProposeError::Stopping))
     }
 
     /// Takes in what a peer handed to us as leader.
     pub async fn accept_forwarded(&self, proposal: Proposal) -> Verdict {
         let (reply, verdict) = oneshot::channel();
-        match self.order(Order::Forwarded { proposal: Box::new(proposal), reply }) {
+        match self.order(Order::Forwarded {
+            proposal: Box::new(proposal),
+            reply,
+        }) {
             Ok(()) => verdict.await.unwrap_or(Verdict::Stopping),
             Err(ProposeError::Overloaded) => Verdict::Overloaded,
             Err(_) => Verdict::Stopping,

@@ -70,15 +70,24 @@ impl KeepAlives {
 
 async fn renew(handle: Handle, waiting: Vec<(i64, Reply)>) {
     let leases: BTreeSet<i64> = waiting.iter().map(|(lease, _)| *lease).collect();
-    let command = Command::KeepAlive(KeepAlive { leases: leases.into_iter().collect() });
+    let command = Command::KeepAlive(KeepAlive {
+        leases: leases.into_iter().collect(),
+    });
     let outcome = handle.propose(command).await.map(|answer| answer.outcome);
     let renewed: Result<BTreeMap<i64, i64>, ProposeError> = match outcome {
-        Ok(Outcome::KeepAlive(renewals)) => Ok(renewals.iter().map(|renewal| (renewal.id, renewal.ttl)).collect()),
+        Ok(Outcome::KeepAlive(renewals)) => {
+            Ok(renewals.iter().map(|renewal| (renewal.id, renewal.ttl)).collect())
+        }
         Ok(_) => unreachable!("a keep-alive command has a keep-alive outcome"),
         Err(error) => Err(error),
     };
     for (lease, reply) in waiting {
         // A lease that the leader left out is ending. Who no longer waits needs no answer.
-        let _gone = reply.send(renewed.as_ref().map(|ttls| ttls.get(&lease).copied().unwrap_or(0)).map_err(|error| *error));
+        let _gone = reply.send(
+            renewed
+                .as_ref()
+                .map(|ttls| ttls.get(&lease).copied().unwrap_or(0))
+                .map_err(|error| *error),
+        );
     }
 }

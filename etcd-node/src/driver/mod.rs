@@ -93,7 +93,13 @@ impl Parts {
             stopping: tasks.stop().clone(),
             stopped: watch::Sender::new(None),
         };
-        Self { handle: Handle { shared: Arc::new(shared) }, orders: orders_in, keep_alives }
+        Self {
+            handle: Handle {
+                shared: Arc::new(shared),
+            },
+            orders: orders_in,
+            keep_alives,
+        }
     }
 
     /// What the transport and the fronts hold.
@@ -109,7 +115,11 @@ impl Parts {
         let end = LogEnd::default();
         let fsyncs = start.metrics.wal_fsync.clone();
         let on_sync = Box::new(move |took: Duration| fsyncs.observe(took.as_secs_f64()));
-        let log = LogThread::spawn(start.log.writer, end.report_hook(self.handle.clone()), Some(on_sync))?;
+        let log = LogThread::spawn(
+            start.log.writer,
+            end.report_hook(self.handle.clone()),
+            Some(on_sync),
+        )?;
         let replica = Replica::new(start.settings, start.recovered, &raft_thread::logger());
         tasks.spawn("keep-alives", self.keep_alives.run(self.handle.clone()));
         let thread = RaftThread {
@@ -124,8 +134,13 @@ impl Parts {
             waiters: raft_thread::Waiters::default(),
             started: std::time::Instant::now(),
         };
-        let thread = std::thread::Builder::new().name("raft".to_owned()).spawn(move || thread.run())?;
-        Ok(Driver { handle: self.handle, thread })
+        let thread = std::thread::Builder::new()
+            .name("raft".to_owned())
+            .spawn(move || thread.run())?;
+        Ok(Driver {
+            handle: self.handle,
+            thread,
+        })
     }
 }
 

@@ -131,7 +131,11 @@ impl RaftThread {
 
     /// Waits for orders at most until the next tick, takes all that are there; whether to stop.
     fn take_orders(&mut self, next_tick: Instant, is_busy: bool, effects: &mut Effects) -> bool {
-        let wait = if is_busy { Duration::ZERO } else { next_tick.saturating_duration_since(Instant::now()) };
+        let wait = if is_busy {
+            Duration::ZERO
+        } else {
+            next_tick.saturating_duration_since(Instant::now())
+        };
         let mut order = match self.orders.recv_timeout(wait) {
             Ok(order) => Some(order),
             Err(RecvTimeoutError::Timeout) => None,
@@ -144,29 +148,50 @@ impl RaftThread {
             }
             self.take(next, effects);
             taken += 1;
-            order = if taken < TURN_ORDERS_MAX { self.orders.try_recv().ok() } else { None };
+            order = if taken < TURN_ORDERS_MAX {
+                self.orders.try_recv().ok()
+            } else {
+                None
+            };
         }
         false
     }
 
     fn take(&mut self, order: Order, effects: &mut Effects) {
         let input = match order {
-            Order::Propose { command, reply } => {
-                Input::Propose { token: self.waiters.proposal(reply), command: *command }
-            }
-            Order::Member { change, reply } => Input::Member { token: self.waiters.proposal(reply), change },
-            Order::Read { reply } => Input::Read { token: self.waiters.read(reply) },
-            Order::Forwarded { proposal, reply } => {
-                Input::Forwarded { ticket: self.waiters.verdict(reply), proposal }
-            }
+            Order::Propose { command, reply } => Input::Propose {
+                token: self.waiters.proposal(reply),
+                command: *command,
+            },
+            Order::Member { change, reply } => Input::Member {
+                token: self.waiters.proposal(reply),
+                change,
+            },
+            Order::Read { reply } => Input::Read {
+                token: self.waiters.read(reply),
+            },
+            Order::Forwarded { proposal, reply } => Input::Forwarded {
+                ticket: self.waiters.verdict(reply),
+                proposal,
+            },
             Order::ForwardEnded { proposal, verdict } => match (proposal.request, proposal.command) {
-                (Some(request), Some(command)) => {
-                    Input::ForwardEnded { token: request.counter, command: Box::new(command), verdict }
-                }
+                (Some(request), Some(command)) => Input::ForwardEnded {
+                    token: request.counter,
+                    command: Box::new(command),
+                    verdict,
+                },
                 _ => return,
             },
             Order::Message { sender, message } => Input::Message { sender, message },
-            Order::Snapshot { sender, message, store } => Input::Snapshot { sender, message, store },
+            Order::Snapshot {
+                sender,
+                message,
+                store,
+            } => Input::Snapshot {
+                sender,
+                message,
+                store,
+            },
             Order::SnapshotSent { to, is_done } => Input::SnapshotSent { to, is_done },
             Order::Unreachable { to } => Input::Unreachable { to },
             Order::CheckpointDone { metadata, bytes } => {
@@ -193,7 +218,8 @@ impl RaftThread {
         }
         if effects.wants_checkpoint || self.checkpoints.is_due() {
             let is_wanted = std::mem::take(&mut effects.wants_checkpoint);
-            self.checkpoints.begin_if_due(&self.handle, &self.replica, is_wanted);
+            self.checkpoints
+                .begin_if_due(&self.handle, &self.replica, is_wanted);
         }
         let status = self.replica.status();
         self.note_leader(&status);
@@ -253,7 +279,11 @@ impl RaftThread {
             self.handle.shared.hub.publish(&effects.changes);
             effects.changes.clear();
         }
-        let failed = effects.answers.iter().filter(|(_, outcome)| outcome.is_err()).count();
+        let failed = effects
+            .answers
+            .iter()
+            .filter(|(_, outcome)| outcome.is_err())
+            .count();
         self.metrics.server.proposals_failed.inc_by(failed as u64);
         self.waiters.answer(effects);
         for refused in effects.refused.drain(..) {
@@ -279,14 +309,28 @@ impl RaftThread {
         self.checkpoints.installed(&self.log.handle());
         tracing::info!(%index, %revision, "a checkpoint of the leader was installed");
         // Freeing a large store takes long: not here.
-        let _detached = std::thread::Builder::new().name("free".to_owned()).spawn(move || drop(old));
+        let _detached = std::thread::Builder::new()
+            .name("free".to_owned())
+            .spawn(move || drop(old));
     }
 
     fn persist(&mut self, persists: Vec<Persist>) {
-        for Persist { number, restart, frame } in persists {
+        for Persist {
+            number,
+            restart,
+            frame,
+        } in persists
+        {
             self.checkpoints.logged(&frame);
-            let restart = restart.map(|at| LogPosition { index: at.index, term: at.term });
-            self.waiters.jobs.push_back(Job { number, restart, frame });
+            let restart = restart.map(|at| LogPosition {
+                index: at.index,
+                term: at.term,
+            });
+            self.waiters.jobs.push_back(Job {
+                number,
+                restart,
+                frame,
+            });
         }
         let log = self.log.handle();
         while let Some(job) = self.waiters.jobs.pop_front() {
@@ -304,16 +348,25 @@ impl RaftThread {
     fn housekeep(&mut self) {
         let clock = self.clock();
         let replica = &mut self.replica;
-        self.handle.shared.store.read(|store| replica.housekeep(store, clock));
+        self.handle
+            .shared
+            .store
+            .read(|store| replica.housekeep(store, clock));
     }
 
     fn announce_members(&mut self) {
         let transport = &mut self.transport;
-        self.handle.shared.store.read(|store| transport.members_changed(store.view().members()));
+        self.handle
+            .shared
+            .store
+            .read(|store| transport.members_changed(store.view().members()));
     }
 
     fn clock(&self) -> Clock {
-        Clock { monotonic: self.started.elapsed(), wall: wall_clock() }
+        Clock {
+            monotonic: self.started.elapsed(),
+            wall: wall_clock(),
+        }
     }
 
     /// The log has failed: nobody is promised anything any more, and the process ends (law 3).

@@ -71,6 +71,7 @@ impl Metrics {
         let server = &self.server;
         server.has_leader.set(i64::from(status.leader != NodeId::NONE));
         server.is_leader.set(i64::from(status.role == Role::Leader));
+        server.is_learner.set(i64::from(status.is_learner));
         server.show_progress(status);
         let mut page = String::new();
         text::encode(&mut page, &self.registry).expect("memory can be written to");

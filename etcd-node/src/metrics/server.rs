@@ -27,6 +27,7 @@ pub struct Leader {
 pub struct ServerMetrics {
     pub(super) has_leader: Gauge,
     pub(super) is_leader: Gauge,
+    pub(super) is_learner: Gauge,
     leader_changes_seen: Counter,
     proposals_committed: Counter,
     proposals_applied: Counter,
@@ -41,6 +42,7 @@ impl ServerMetrics {
         let this = Self {
             has_leader: Gauge::default(),
             is_leader: Gauge::default(),
+            is_learner: Gauge::default(),
             leader_changes_seen: Counter::default(),
             proposals_committed: Counter::default(),
             proposals_applied: Counter::default(),
@@ -57,6 +59,11 @@ impl ServerMetrics {
             "etcd_server_is_leader",
             "1 when this node leads",
             this.is_leader.clone(),
+        );
+        registry.register(
+            "etcd_server_is_learner",
+            "1 while this node does not vote",
+            this.is_learner.clone(),
         );
         let changes = this.leader_changes_seen.clone();
         registry.register(

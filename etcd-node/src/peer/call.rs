@@ -4,9 +4,7 @@ use std::time::Duration;
 
 use proto::ids::{ClusterId, NodeId};
 use proto::peer::peer_client::PeerClient;
-use proto::peer::{
-    HelloRequest, HelloResponse, InviteRequest, InviteResponse, JoinRequest, JoinResponse,
-};
+use proto::peer::{HelloRequest, HelloResponse, InviteRequest, InviteResponse, JoinRequest, JoinResponse};
 use tonic::transport::{Channel, Endpoint};
 
 use super::{MESSAGE_BYTES_MAX, PROTOCOL};
@@ -36,7 +34,9 @@ pub enum CallError {
         reason: String,
     },
     /// Speaks another protocol.
-    #[error("{url} speaks peer protocol {theirs}, this node {PROTOCOL}: run releases that are at most one apart")]
+    #[error(
+        "{url} speaks peer protocol {theirs}, this node {PROTOCOL}: run releases that are at most one apart"
+    )]
     Protocol {
         /// The URL.
         url: String,
@@ -47,7 +47,8 @@ pub enum CallError {
 
 /// A channel that connects when it is used, resolving names anew each time.
 pub(super) fn channel(url: &str) -> Result<Channel, CallError> {
-    let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|_| CallError::Url { url: url.to_owned() })?;
+    let endpoint =
+        Endpoint::from_shared(url.to_owned()).map_err(|_| CallError::Url { url: url.to_owned() })?;
     Ok(endpoint
         .connect_timeout(CONNECT_TIMEOUT)
         .tcp_nodelay(true)
@@ -69,15 +70,21 @@ pub(super) fn client(channel: Channel) -> PeerClient<Channel> {
 /// # Errors
 /// [`CallError`].
 pub async fn hello(url: &str, cluster: ClusterId, node: NodeId) -> Result<HelloResponse, CallError> {
-    let mut request =
-        tonic::Request::new(HelloRequest { protocol: PROTOCOL, cluster: cluster.get(), node: node.get() });
+    let mut request = tonic::Request::new(HelloRequest {
+        protocol: PROTOCOL,
+        cluster: cluster.get(),
+        node: node.get(),
+    });
     request.set_timeout(HELLO_TIMEOUT);
     let mut client = client(channel(url)?);
     let response = within(url, HELLO_TIMEOUT, client.hello(request)).await?;
     if response.protocol == PROTOCOL {
         Ok(response)
     } else {
-        Err(CallError::Protocol { url: url.to_owned(), theirs: response.protocol })
+        Err(CallError::Protocol {
+            url: url.to_owned(),
+            theirs: response.protocol,
+        })
     }
 }
 
@@ -104,7 +111,10 @@ async fn within<T>(
     limit: Duration,
     call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,
 ) -> Result<T, CallError> {
-    let failed = |reason: String| CallError::Failed { url: url.to_owned(), reason };
+    let failed = |reason: String| CallError::Failed {
+        url: url.to_owned(),
+        reason,
+    };
     match tokio::time::timeout(limit, call).await {
         Ok(Ok(response)) => Ok(response.into_inner()),
         Ok(Err(status)) => Err(failed(reason(&status))),

@@ -33,9 +33,16 @@ pub(super) async fn answer(membership: &Membership, request: JoinRequest) -> Joi
         return refusal(Verdict::NotReady, "the leader has just changed");
     }
     let urls = membership.handle.view(|view| {
-        view.members().present.get(&status.leader).map(|leader| leader.peer_urls.clone()).unwrap_or_default()
+        view.members()
+            .present
+            .get(&status.leader)
+            .map(|leader| leader.peer_urls.clone())
+            .unwrap_or_default()
     });
-    let request = JoinRequest { forwarded: true, ..request };
+    let request = JoinRequest {
+        forwarded: true,
+        ..request
+    };
     for url in urls {
         match call::join_request(&url, request.clone()).await {
             Ok(response) => return response,
@@ -46,7 +53,11 @@ pub(super) async fn answer(membership: &Membership, request: JoinRequest) -> Joi
 }
 
 fn refusal(verdict: Verdict, reason: impl Into<String>) -> JoinResponse {
-    JoinResponse { verdict: verdict.into(), reason: reason.into(), ..JoinResponse::default() }
+    JoinResponse {
+        verdict: verdict.into(),
+        reason: reason.into(),
+        ..JoinResponse::default()
+    }
 }
 
 /// What is to be done with a newcomer.
@@ -67,14 +78,24 @@ fn plan(members: &Members, request: &JoinRequest) -> Plan {
     if request.protocol != PROTOCOL {
         return Plan::Refuse(format!("peer protocol {} is not {PROTOCOL}", request.protocol));
     }
-    if request.name.is_empty() || request.peer_urls.is_empty() || request.incarnation.len() != INCARNATION_BYTES {
+    if request.name.is_empty()
+        || request.peer_urls.is_empty()
+        || request.incarnation.len() != INCARNATION_BYTES
+    {
         return Plan::Refuse("a newcomer needs a name, a peer URL and an incarnation".to_owned());
     }
-    if let Some(member) = members.present.values().find(|member| member.incarnation == request.incarnation) {
+    if let Some(member) = members
+        .present
+        .values()
+        .find(|member| member.incarnation == request.incarnation)
+    {
         return Plan::Known(member.id);
     }
     let shares_url = |member: &&Member| member.peer_urls.iter().any(|url| request.peer_urls.contains(url));
-    let same_name = members.present.values().find(|member| member.name == request.name);
+    let same_name = members
+        .present
+        .values()
+        .find(|member| member.name == request.name);
     match (members.present.values().find(shares_url), same_name) {
         (Some(by_url), _) if by_url.name == request.name || by_url.name.is_empty() => {
             Plan::Replace(Box::new(by_url.clone()))
@@ -108,7 +129,11 @@ async fn admit(membership: &Membership, request: &JoinRequest) -> JoinResponse {
     }
     if let Plan::Replace(old) = plan {
         tracing::warn!(member = %old.id, name = request.name, "a member came back with an empty disk: replacing it");
-        let remove = MemberChange { action: Action::Remove.into(), id: old.id.get(), ..MemberChange::default() };
+        let remove = MemberChange {
+            action: Action::Remove.into(),
+            id: old.id.get(),
+            ..MemberChange::default()
+        };
         if let Err(response) = change(membership, remove).await {
             return response;
         }
@@ -138,7 +163,9 @@ fn admitted(membership: &Membership, id: NodeId) -> JoinResponse {
         reason: String::new(),
         cluster: membership.cluster.get(),
         node: id.get(),
-        members: membership.handle.view(|view| view.members().present.values().map(booted_member).collect()),
+        members: membership
+            .handle
+            .view(|view| view.members().present.values().map(booted_member).collect()),
     }
 }
 
@@ -149,7 +176,10 @@ async fn dial_back(membership: &Membership, request: &JoinRequest) -> Result<(),
             .await
             .map_err(|error| format!("the leader cannot reach this node at its peer URL: {error}"))?;
         if hello.boot != request.boot || hello.incarnation != request.incarnation {
-            return Err(format!("peer URL {url} leads to another process ({:?})", hello.name));
+            return Err(format!(
+                "peer URL {url} leads to another process ({:?})",
+                hello.name
+            ));
         }
     }
     Ok(())
@@ -158,9 +188,9 @@ async fn dial_back(membership: &Membership, request: &JoinRequest) -> Result<(),
 fn fresh_id(membership: &Membership) -> NodeId {
     loop {
         let id = NodeId::new(daemon::backoff::random_seed());
-        let is_taken = membership.handle.view(|view| {
-            view.members().present.contains_key(&id) || view.members().removed.contains(&id)
-        });
+        let is_taken = membership
+            .handle
+            .view(|view| view.members().present.contains_key(&id) || view.members().removed.contains(&id));
         if id != NodeId::NONE && !is_taken {
             return id;
         }
@@ -200,7 +230,10 @@ mod tests {
             incarnation: Bytes::from_static(&[1; 16]),
             ..Member::default()
         };
-        Members { present: [(member.id, member)].into(), ..Members::default() }
+        Members {
+            present: [(member.id, member)].into(),
+            ..Members::default()
+        }
     }
 
     fn request(name: &str, url: &str, incarnation: u8) -> JoinRequest {
@@ -216,28 +249,53 @@ mod tests {
     #[test]
     fn a_newcomer_is_told_apart_from_a_returning_and_a_wiped_member() {
         assert_eq!(plan(&members(), &request("b", "http://b:1", 2)), Plan::Add);
-        assert_eq!(plan(&members(), &request("a", "http://a:1", 1)), Plan::Known(NodeId::new(1)));
-        assert!(matches!(plan(&members(), &request("a", "http://a:1", 2)), Plan::Replace(_)));
+        assert_eq!(
+            plan(&members(), &request("a", "http://a:1", 1)),
+            Plan::Known(NodeId::new(1))
+        );
+        assert!(matches!(
+            plan(&members(), &request("a", "http://a:1", 2)),
+            Plan::Replace(_)
+        ));
     }
 
     #[test]
     fn names_and_urls_are_unique_and_the_refusal_says_whose_they_are() {
-        let Plan::Refuse(reason) = plan(&members(), &request("a", "http://b:1", 2)) else { panic!("refused") };
+        let Plan::Refuse(reason) = plan(&members(), &request("a", "http://b:1", 2)) else {
+            panic!("refused")
+        };
         assert!(reason.contains("http://a:1"), "{reason}");
-        let Plan::Refuse(reason) = plan(&members(), &request("b", "http://a:1", 2)) else { panic!("refused") };
+        let Plan::Refuse(reason) = plan(&members(), &request("b", "http://a:1", 2)) else {
+            panic!("refused")
+        };
         assert!(reason.contains("\"a\""), "{reason}");
     }
 
     #[test]
     fn a_request_without_its_parts_is_refused() {
         let incomplete = [
-            JoinRequest { name: String::new(), ..request("b", "http://b:1", 2) },
-            JoinRequest { peer_urls: vec![], ..request("b", "http://b:1", 2) },
-            JoinRequest { incarnation: Bytes::new(), ..request("b", "http://b:1", 2) },
-            JoinRequest { protocol: 9, ..request("b", "http://b:1", 2) },
+            JoinRequest {
+                name: String::new(),
+                ..request("b", "http://b:1", 2)
+            },
+            JoinRequest {
+                peer_urls: vec![],
+                ..request("b", "http://b:1", 2)
+            },
+            JoinRequest {
+                incarnation: Bytes::new(),
+                ..request("b", "http://b:1", 2)
+            },
+            JoinRequest {
+                protocol: 9,
+                ..request("b", "http://b:1", 2)
+            },
         ];
         for request in incomplete {
-            assert!(matches!(plan(&members(), &request), Plan::Refuse(_)), "{request:?}");
+            assert!(
+                matches!(plan(&members(), &request), Plan::Refuse(_)),
+                "{request:?}"
+            );
         }
     }
 }

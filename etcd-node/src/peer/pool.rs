@@ -97,13 +97,25 @@ impl Pool {
         let stop = self.stop.child_token();
         let mut sender = self.sender.clone();
         sender.hello.to = peer.get();
-        let task = PeerTask { peer, sender, queue, urls: urls.subscribe(), next_url: 0 };
+        let task = PeerTask {
+            peer,
+            sender,
+            queue,
+            urls: urls.subscribe(),
+            next_url: 0,
+        };
         let until = stop.clone();
         self.runtime.spawn(async move {
             let _stopped = until.run_until_cancelled(task.run()).await;
         });
         let channel = first_channel(peer_urls);
-        Link { messages, urls, channel, stop, is_sending_snapshot: Arc::new(Semaphore::new(1)) }
+        Link {
+            messages,
+            urls,
+            channel,
+            stop,
+            is_sending_snapshot: Arc::new(Semaphore::new(1)),
+        }
     }
 
     fn send_snapshot(&self, link: &Link, message: RaftMessage) {
@@ -144,7 +156,10 @@ impl Transport for Pool {
     fn forward(&mut self, leader: NodeId, proposal: Proposal) {
         let handle = self.sender.handle.clone();
         let ended = move |proposal: Proposal, verdict| {
-            let order = Order::ForwardEnded { proposal: Box::new(proposal), verdict };
+            let order = Order::ForwardEnded {
+                proposal: Box::new(proposal),
+                verdict,
+            };
             // With a full queue the waiter learns by its deadline.
             let _full = handle.order(order);
         };
@@ -152,7 +167,10 @@ impl Transport for Pool {
         let (Some(channel), Ok(permit)) = (channel, Arc::clone(&self.forwards).try_acquire_owned()) else {
             return ended(proposal, Some(Verdict::NotLeader));
         };
-        let request = ProposeRequest { cluster: self.cluster.get(), proposal: Some(proposal.clone()) };
+        let request = ProposeRequest {
+            cluster: self.cluster.get(),
+            proposal: Some(proposal.clone()),
+        };
         self.runtime.spawn(async move {
             let verdict = forward(channel, request).await;
             drop(permit);
@@ -259,7 +277,9 @@ impl PeerTask {
             Err(error) => return (error.to_string(), false),
         };
         let (envelopes, stream) = mpsc::channel(BATCHES_AHEAD);
-        let hello = RaftEnvelope { content: Some(Content::Hello(self.sender.hello.clone())) };
+        let hello = RaftEnvelope {
+            content: Some(Content::Hello(self.sender.hello.clone())),
+        };
         let _fits = envelopes.try_send(hello);
         let mut client = call::client(channel);
         let call = client.raft(ReceiverStream::new(stream));

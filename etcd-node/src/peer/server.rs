@@ -21,7 +21,10 @@ const SNAPSHOTS_MAX: usize = 2;
 
 /// The gRPC service of the peer port.
 pub fn service(station: Arc<Station>) -> PeerServer<impl Peer> {
-    let service = PeerService { station, snapshots: Arc::new(Semaphore::new(SNAPSHOTS_MAX)) };
+    let service = PeerService {
+        station,
+        snapshots: Arc::new(Semaphore::new(SNAPSHOTS_MAX)),
+    };
     PeerServer::new(service)
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX)
@@ -34,7 +37,9 @@ struct PeerService {
 
 impl PeerService {
     fn membership(&self) -> Result<&Membership, Status> {
-        self.station.membership().ok_or_else(|| Status::unavailable("this node belongs to no cluster yet"))
+        self.station
+            .membership()
+            .ok_or_else(|| Status::unavailable("this node belongs to no cluster yet"))
     }
 }
 
@@ -53,19 +58,25 @@ pub(super) fn check_stream(membership: &Membership, hello: &StreamHello) -> Resu
         )));
     }
     if hello.to != membership.node.get() {
-        return Err(Status::failed_precondition(format!("this is member {}, not {:x}", membership.node, hello.to)));
+        return Err(Status::failed_precondition(format!(
+            "this is member {}, not {:x}",
+            membership.node, hello.to
+        )));
     }
     let from = NodeId::new(hello.from);
     membership.handle.view(|view| {
         let members = view.members();
         if members.removed.contains(&from) {
-            return Err(Status::permission_denied(format!("member {from} was removed from this cluster")));
+            return Err(Status::permission_denied(format!(
+                "member {from} was removed from this cluster"
+            )));
         }
         // A member that we have not heard of yet is fine: our log may be behind, and before the first
         // checkpoint it is empty. Raft itself decides what such a message is worth.
-        let is_other_disk = members.present.get(&from).is_some_and(|member| {
-            !member.incarnation.is_empty() && member.incarnation != hello.incarnation
-        });
+        let is_other_disk = members
+            .present
+            .get(&from)
+            .is_some_and(|member| !member.incarnation.is_empty() && member.incarnation != hello.incarnation);
         if is_other_disk {
             return Err(Status::permission_denied(format!(
                 "member {from} is bound to another data directory: remove it and join again"
@@ -78,7 +89,10 @@ pub(super) fn check_stream(membership: &Membership, hello: &StreamHello) -> Resu
 fn deliver(membership: &Membership, sender: NodeId, batch: RaftBatch) {
     for message in batch.messages {
         // When the raft thread is behind, messages are dropped: raft sends again.
-        let _full = membership.handle.order(Order::Message { sender, message: Box::new(message) });
+        let _full = membership.handle.order(Order::Message {
+            sender,
+            message: Box::new(message),
+        });
     }
 }
 
@@ -91,7 +105,10 @@ impl Peer for PeerService {
     async fn raft(&self, request: Request<Streaming<RaftEnvelope>>) -> Result<Response<RaftAck>, Status> {
         let membership = self.membership()?;
         let mut stream = request.into_inner();
-        let Some(RaftEnvelope { content: Some(Content::Hello(hello)) }) = stream.message().await? else {
+        let Some(RaftEnvelope {
+            content: Some(Content::Hello(hello)),
+        }) = stream.message().await?
+        else {
             return Err(Status::invalid_argument("a stream begins with a hello"));
         };
         let sender = check_stream(membership, &hello)?;
@@ -112,16 +129,25 @@ impl Peer for PeerService {
         let membership = self.membership()?;
         let request = request.into_inner();
         if request.cluster != membership.cluster.get() {
-            return Err(Status::failed_precondition(format!("this is cluster {}", membership.cluster)));
+            return Err(Status::failed_precondition(format!(
+                "this is cluster {}",
+                membership.cluster
+            )));
         }
-        let proposal = request.proposal.ok_or_else(|| Status::invalid_argument("no proposal"))?;
+        let proposal = request
+            .proposal
+            .ok_or_else(|| Status::invalid_argument("no proposal"))?;
         let verdict = membership.handle.accept_forwarded(proposal).await;
-        Ok(Response::new(ProposeResponse { verdict: verdict.into() }))
+        Ok(Response::new(ProposeResponse {
+            verdict: verdict.into(),
+        }))
     }
 
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
         let membership = self.membership()?;
-        Ok(Response::new(join::answer(membership, request.into_inner()).await))
+        Ok(Response::new(
+            join::answer(membership, request.into_inner()).await,
+        ))
     }
 
     async fn install_snapshot(

@@ -26,19 +26,29 @@ pub(super) async fn receive(
     membership: &Membership,
     mut stream: Streaming<SnapshotChunk>,
 ) -> Result<(), Status> {
-    let Some(SnapshotChunk { content: Some(Content::Head(head)) }) = stream.message().await? else {
+    let Some(SnapshotChunk {
+        content: Some(Content::Head(head)),
+    }) = stream.message().await?
+    else {
         return Err(Status::invalid_argument("a checkpoint begins with its head"));
     };
     let hello = head.hello.unwrap_or_default();
     let sender = check_stream(membership, &hello)?;
     let message = head.message.unwrap_or_default();
-    let metadata =
-        message.snapshot.clone().ok_or_else(|| Status::invalid_argument("the message has no snapshot"))?;
+    let metadata = message
+        .snapshot
+        .clone()
+        .ok_or_else(|| Status::invalid_argument("the message has no snapshot"))?;
     let applied = membership.handle.status().applied;
     if metadata.index <= applied.get() {
-        return Err(Status::already_exists(format!("entry {applied} is applied here already")));
+        return Err(Status::already_exists(format!(
+            "entry {applied} is applied here already"
+        )));
     }
-    let mut receiver = membership.checkpoints.receive(metadata, head.length).map_err(internal)?;
+    let mut receiver = membership
+        .checkpoints
+        .receive(metadata, head.length)
+        .map_err(internal)?;
     tracing::info!(%sender, bytes = head.length, "receiving a checkpoint");
     while let Some(chunk) = stream.message().await? {
         let Some(Content::Data(data)) = chunk.content else {
@@ -54,11 +64,17 @@ pub(super) async fn receive(
         let name = receiver.finish().map_err(|error| error.to_string())?;
         read_back(&checkpoints, name).map_err(|error| error.to_string())
     });
-    let (_, store) =
-        restored.await.map_err(|error| Status::internal(error.to_string()))?.map_err(Status::data_loss)?;
+    let (_, store) = restored
+        .await
+        .map_err(|error| Status::internal(error.to_string()))?
+        .map_err(Status::data_loss)?;
     membership
         .handle
-        .order(Order::Snapshot { sender, message: Box::new(message), store: Box::new(store) })
+        .order(Order::Snapshot {
+            sender,
+            message: Box::new(message),
+            store: Box::new(store),
+        })
         .map_err(|error| Status::unavailable(error.to_string()))
 }
 
@@ -76,8 +92,12 @@ pub(super) async fn send(
     message: RaftMessage,
 ) -> bool {
     let to = NodeId::new(message.to);
-    let Some(metadata) = message.snapshot.clone() else { return false };
-    let name = CheckpointName { position: position(&metadata) };
+    let Some(metadata) = message.snapshot.clone() else {
+        return false;
+    };
+    let name = CheckpointName {
+        position: position(&metadata),
+    };
     let file = match checkpoints.file(name) {
         Ok(file) => file,
         Err(error) => {
@@ -87,12 +107,21 @@ pub(super) async fn send(
     };
     let length = file.bytes();
     let (chunks, stream) = mpsc::channel(CHUNKS_AHEAD);
-    let head = SnapshotHead { hello: Some(hello), message: Some(message), length };
+    let head = SnapshotHead {
+        hello: Some(hello),
+        message: Some(message),
+        length,
+    };
     let reading = tokio::task::spawn_blocking(move || {
         let mut offset = 0;
         let mut next = Some(Content::Head(head));
         while let Some(content) = next.take() {
-            if chunks.blocking_send(SnapshotChunk { content: Some(content) }).is_err() {
+            if chunks
+                .blocking_send(SnapshotChunk {
+                    content: Some(content),
+                })
+                .is_err()
+            {
                 return;
             }
             if offset < length {
@@ -108,7 +137,9 @@ pub(super) async fn send(
         }
     });
     tracing::info!(%to, bytes = length, "sending a checkpoint");
-    let sent = call::client(channel).install_snapshot(ReceiverStream::new(stream)).await;
+    let sent = call::client(channel)
+        .install_snapshot(ReceiverStream::new(stream))
+        .await;
     let _reader_ended = reading.await;
     match sent {
         Ok(_) => true,

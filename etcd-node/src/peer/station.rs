@@ -80,7 +80,12 @@ pub struct Station {
 impl Station {
     /// A node that belongs nowhere yet.
     pub fn new(identity: Identity) -> Self {
-        Self { identity, phase: RwLock::default(), membership: OnceLock::new(), invited: Notify::new() }
+        Self {
+            identity,
+            phase: RwLock::default(),
+            membership: OnceLock::new(),
+            invited: Notify::new(),
+        }
     }
 
     /// How far it has come.
@@ -98,7 +103,10 @@ impl Station {
     /// # Panics
     /// When it did already.
     pub fn belong(&self, membership: Membership) {
-        assert!(self.membership.set(membership).is_ok(), "a node belongs to one cluster, once");
+        assert!(
+            self.membership.set(membership).is_ok(),
+            "a node belongs to one cluster, once"
+        );
         self.enter(Phase::Member);
     }
 

@@ -33,7 +33,9 @@ pub enum Refused {
     #[error("peer message refused: {0}")]
     Malformed(String),
     /// The cluster has committed what this log lacks: the node must stop.
-    #[error("this node's log is missing acknowledged data ({0}): its disk was wiped or rolled back; remove the member and join it with an empty data directory")]
+    #[error(
+        "this node's log is missing acknowledged data ({0}): its disk was wiped or rolled back; remove the member and join it with an empty data directory"
+    )]
     LostData(String),
 }
 
@@ -44,10 +46,16 @@ pub enum Refused {
 pub fn admit(message: &RaftMessage, gate: Gate, term_at: impl Fn(u64) -> Option<u64>) -> Result<(), Refused> {
     let kind = codec::message_type(message.r#type).map_err(|error| malformed(error.to_string()))?;
     if message.from != gate.proven.get() {
-        return Err(malformed(format!("it says {:x}, the connection belongs to {}", message.from, gate.proven)));
+        return Err(malformed(format!(
+            "it says {:x}, the connection belongs to {}",
+            message.from, gate.proven
+        )));
     }
     if message.to != gate.node.get() {
-        return Err(malformed(format!("it is for {:x}, this is {}", message.to, gate.node)));
+        return Err(malformed(format!(
+            "it is for {:x}, this is {}",
+            message.to, gate.node
+        )));
     }
     if !travels(kind) {
         return Err(malformed(format!("{kind:?} never crosses the wire")));
@@ -106,7 +114,10 @@ fn check_entries(message: &RaftMessage, kind: MessageType) -> Result<(), Refused
     match kind {
         MessageType::MsgReadIndex | MessageType::MsgReadIndexResp => {
             if message.entries.len() != 1 {
-                return Err(malformed(format!("{kind:?} with {} entries", message.entries.len())));
+                return Err(malformed(format!(
+                    "{kind:?} with {} entries",
+                    message.entries.len()
+                )));
             }
             Ok(())
         }
@@ -123,10 +134,15 @@ fn check_append(message: &RaftMessage) -> Result<(), Refused> {
             return Err(malformed(format!("entry {} where {index} belongs", entry.index)));
         }
         if entry.term < term || entry.term > message.term || entry.term == 0 {
-            return Err(malformed(format!("entry {index} has term {} after {term}", entry.term)));
+            return Err(malformed(format!(
+                "entry {index} has term {} after {term}",
+                entry.term
+            )));
         }
         if entry.r#type == 1 {
-            return Err(malformed(format!("entry {index} has a form that this project never writes")));
+            return Err(malformed(format!(
+                "entry {index} has a form that this project never writes"
+            )));
         }
         term = entry.term;
     }
@@ -155,20 +171,25 @@ pub fn check_configuration(state: &RaftConfState) -> Result<(), Refused> {
     let all = state.voters.iter().chain(&state.learners);
     let mut ids: Vec<u64> = all.copied().collect();
     if state.voters.is_empty() || ids.len() > CONFIGURATION_MEMBERS_MAX || ids.contains(&0) {
-        return Err(malformed("a configuration without voters, with too many members, or with member 0".into()));
+        return Err(malformed(
+            "a configuration without voters, with too many members, or with member 0".into(),
+        ));
     }
     ids.sort_unstable();
     let distinct = ids.windows(2).all(|pair| pair[0] != pair[1]);
     let mut outgoing = state.voters_outgoing.clone();
     outgoing.sort_unstable();
     outgoing.dedup();
-    let outgoing_distinct =
-        outgoing.len() == state.voters_outgoing.len() && !outgoing.contains(&0) && outgoing.len() <= CONFIGURATION_MEMBERS_MAX;
+    let outgoing_distinct = outgoing.len() == state.voters_outgoing.len()
+        && !outgoing.contains(&0)
+        && outgoing.len() <= CONFIGURATION_MEMBERS_MAX;
     let mut next = state.learners_next.clone();
     next.sort_unstable();
     next.dedup();
     let next_fits = next.len() == state.learners_next.len()
-        && next.iter().all(|id| outgoing.contains(id) && ids.binary_search(id).is_err());
+        && next
+            .iter()
+            .all(|id| outgoing.contains(id) && ids.binary_search(id).is_err());
     // A learner must not be a voter of the outgoing half.
     let learners_fit = state.learners.iter().all(|id| !outgoing.contains(id));
     let leave_fits = !state.auto_leave || !outgoing.is_empty();
@@ -204,7 +225,11 @@ fn check_conflict(
     if term_at(message.index).is_some_and(|term| term != message.log_term) {
         return Ok(());
     }
-    for entry in message.entries.iter().take_while(|entry| entry.index <= gate.committed) {
+    for entry in message
+        .entries
+        .iter()
+        .take_while(|entry| entry.index <= gate.committed)
+    {
         if term_at(entry.index).is_some_and(|term| term != entry.term) {
             return Err(Refused::LostData(format!(
                 "entry {} of term {} contradicts a committed one",
@@ -222,7 +247,12 @@ mod tests {
     use super::*;
 
     fn gate() -> Gate {
-        Gate { node: NodeId::new(1), proven: NodeId::new(2), last_index: 10, committed: 8 }
+        Gate {
+            node: NodeId::new(1),
+            proven: NodeId::new(2),
+            last_index: 10,
+            committed: 8,
+        }
     }
 
     fn term_at(index: u64) -> Option<u64> {
@@ -230,24 +260,49 @@ mod tests {
     }
 
     fn message(kind: MessageType) -> RaftMessage {
-        RaftMessage { r#type: kind as u32, from: 2, to: 1, term: 5, ..RaftMessage::default() }
+        RaftMessage {
+            r#type: kind as u32,
+            from: 2,
+            to: 1,
+            term: 5,
+            ..RaftMessage::default()
+        }
     }
 
     fn entry(index: u64, term: u64) -> RaftEntry {
-        RaftEntry { index, term, ..RaftEntry::default() }
+        RaftEntry {
+            index,
+            term,
+            ..RaftEntry::default()
+        }
     }
 
     fn append(index: u64, log_term: u64, entries: Vec<RaftEntry>) -> RaftMessage {
-        RaftMessage { index, log_term, entries, ..message(MessageType::MsgAppend) }
+        RaftMessage {
+            index,
+            log_term,
+            entries,
+            ..message(MessageType::MsgAppend)
+        }
     }
 
     fn snapshot(conf_state: RaftConfState) -> RaftMessage {
-        let metadata = RaftSnapshotMetadata { conf_state: Some(conf_state), index: 20, term: 5 };
-        RaftMessage { snapshot: Some(metadata), ..message(MessageType::MsgSnapshot) }
+        let metadata = RaftSnapshotMetadata {
+            conf_state: Some(conf_state),
+            index: 20,
+            term: 5,
+        };
+        RaftMessage {
+            snapshot: Some(metadata),
+            ..message(MessageType::MsgSnapshot)
+        }
     }
 
     fn voters(ids: &[u64]) -> RaftConfState {
-        RaftConfState { voters: ids.to_vec(), ..RaftConfState::default() }
+        RaftConfState {
+            voters: ids.to_vec(),
+            ..RaftConfState::default()
+        }
     }
 
     #[test]
@@ -256,10 +311,17 @@ mod tests {
             append(10, 3, vec![entry(11, 5), entry(12, 5)]),
             append(8, 3, vec![entry(9, 4)]),
             append(10, 3, vec![]),
-            RaftMessage { commit: 10, ..message(MessageType::MsgHeartbeat) },
+            RaftMessage {
+                commit: 10,
+                ..message(MessageType::MsgHeartbeat)
+            },
             message(MessageType::MsgRequestVote),
             snapshot(voters(&[1, 2, 3])),
-            RaftMessage { term: 0, entries: vec![entry(0, 0)], ..message(MessageType::MsgReadIndex) },
+            RaftMessage {
+                term: 0,
+                entries: vec![entry(0, 0)],
+                ..message(MessageType::MsgReadIndex)
+            },
         ];
         for message in honest {
             assert_eq!(admit(&message, gate(), term_at), Ok(()), "{message:?}");
@@ -269,56 +331,120 @@ mod tests {
     #[test]
     fn crafted_messages_are_refused() {
         let crafted = [
-            RaftMessage { r#type: 99, ..message(MessageType::MsgAppend) },
-            RaftMessage { r#type: u32::MAX, ..message(MessageType::MsgAppend) },
-            RaftMessage { from: 3, ..message(MessageType::MsgAppend) },
-            RaftMessage { to: 3, ..message(MessageType::MsgAppend) },
-            RaftMessage { to: 0, ..message(MessageType::MsgAppend) },
+            RaftMessage {
+                r#type: 99,
+                ..message(MessageType::MsgAppend)
+            },
+            RaftMessage {
+                r#type: u32::MAX,
+                ..message(MessageType::MsgAppend)
+            },
+            RaftMessage {
+                from: 3,
+                ..message(MessageType::MsgAppend)
+            },
+            RaftMessage {
+                to: 3,
+                ..message(MessageType::MsgAppend)
+            },
+            RaftMessage {
+                to: 0,
+                ..message(MessageType::MsgAppend)
+            },
             message(MessageType::MsgHup),
             message(MessageType::MsgBeat),
-            RaftMessage { entries: vec![entry(0, 0)], ..message(MessageType::MsgPropose) },
+            RaftMessage {
+                entries: vec![entry(0, 0)],
+                ..message(MessageType::MsgPropose)
+            },
             message(MessageType::MsgPropose),
             message(MessageType::MsgUnreachable),
             message(MessageType::MsgSnapStatus),
             message(MessageType::MsgCheckQuorum),
             message(MessageType::MsgTransferLeader),
-            RaftMessage { term: 0, ..message(MessageType::MsgAppend) },
-            RaftMessage { term: 0, ..message(MessageType::MsgRequestVote) },
-            RaftMessage { term: u64::MAX, ..message(MessageType::MsgRequestVote) },
-            RaftMessage { commit: u64::MAX, ..message(MessageType::MsgRequestVote) },
+            RaftMessage {
+                term: 0,
+                ..message(MessageType::MsgAppend)
+            },
+            RaftMessage {
+                term: 0,
+                ..message(MessageType::MsgRequestVote)
+            },
+            RaftMessage {
+                term: u64::MAX,
+                ..message(MessageType::MsgRequestVote)
+            },
+            RaftMessage {
+                commit: u64::MAX,
+                ..message(MessageType::MsgRequestVote)
+            },
             append(10, 3, vec![entry(12, 5)]),
             append(10, 3, vec![entry(11, 5), entry(13, 5)]),
             append(10, 3, vec![entry(11, 2)]),
             append(10, 3, vec![entry(11, 5), entry(12, 4)]),
             append(10, 3, vec![entry(11, 6)]),
             append(u64::MAX, 3, vec![entry(0, 5)]),
-            append(10, 3, vec![RaftEntry { r#type: 1, ..entry(11, 5) }]),
-            RaftMessage { entries: vec![entry(1, 1)], ..message(MessageType::MsgHeartbeat) },
+            append(
+                10,
+                3,
+                vec![RaftEntry {
+                    r#type: 1,
+                    ..entry(11, 5)
+                }],
+            ),
+            RaftMessage {
+                entries: vec![entry(1, 1)],
+                ..message(MessageType::MsgHeartbeat)
+            },
             message(MessageType::MsgReadIndex),
             message(MessageType::MsgReadIndexResp),
-            RaftMessage { entries: vec![entry(0, 0); 2], ..message(MessageType::MsgReadIndex) },
+            RaftMessage {
+                entries: vec![entry(0, 0); 2],
+                ..message(MessageType::MsgReadIndex)
+            },
             message(MessageType::MsgSnapshot),
             snapshot(voters(&[])),
             snapshot(voters(&[1, 1])),
             snapshot(voters(&[0])),
-            snapshot(RaftConfState { learners: vec![2], ..voters(&[1, 2]) }),
-            snapshot(RaftConfState { learners_next: vec![2], ..voters(&[1]) }),
-            snapshot(RaftConfState { auto_leave: true, ..voters(&[1]) }),
-            RaftMessage { snapshot: snapshot(voters(&[1])).snapshot, ..message(MessageType::MsgHeartbeat) },
+            snapshot(RaftConfState {
+                learners: vec![2],
+                ..voters(&[1, 2])
+            }),
+            snapshot(RaftConfState {
+                learners_next: vec![2],
+                ..voters(&[1])
+            }),
+            snapshot(RaftConfState {
+                auto_leave: true,
+                ..voters(&[1])
+            }),
+            RaftMessage {
+                snapshot: snapshot(voters(&[1])).snapshot,
+                ..message(MessageType::MsgHeartbeat)
+            },
         ];
         for message in crafted {
             let verdict = admit(&message, gate(), term_at);
-            assert!(matches!(verdict, Err(Refused::Malformed(_))), "{message:?}: {verdict:?}");
+            assert!(
+                matches!(verdict, Err(Refused::Malformed(_))),
+                "{message:?}: {verdict:?}"
+            );
         }
     }
 
     #[test]
     fn a_commit_beyond_our_log_and_a_contradiction_stop_the_node() {
-        let beyond = RaftMessage { commit: 11, ..message(MessageType::MsgHeartbeat) };
+        let beyond = RaftMessage {
+            commit: 11,
+            ..message(MessageType::MsgHeartbeat)
+        };
         let contradiction = append(5, 3, vec![entry(6, 4)]);
         for message in [beyond, contradiction] {
             let verdict = admit(&message, gate(), term_at);
-            assert!(matches!(verdict, Err(Refused::LostData(_))), "{message:?}: {verdict:?}");
+            assert!(
+                matches!(verdict, Err(Refused::LostData(_))),
+                "{message:?}: {verdict:?}"
+            );
         }
     }
 }

@@ -2,14 +2,14 @@
 //! sees bytes from the network or the disk; what is read there are our prost types.
 
 use bytes::Bytes;
+use prost::Message as _;
 use proto::peer::{
     RaftConfChange, RaftConfState, RaftEntry, RaftHardState, RaftMessage, RaftSnapshotMetadata,
 };
-use prost::Message as _;
 use protobuf::{ProtobufEnum, RepeatedField};
 use raft::eraftpb::{
-    ConfChangeSingle, ConfChangeTransition, ConfChangeType, ConfChangeV2, ConfState, Entry, EntryType, HardState,
-    Message, MessageType, Snapshot, SnapshotMetadata,
+    ConfChangeSingle, ConfChangeTransition, ConfChangeType, ConfChangeV2, ConfState, Entry, EntryType,
+    HardState, Message, MessageType, Snapshot, SnapshotMetadata,
 };
 
 /// What a peer or a disk says that raft has no word for.
@@ -69,7 +69,11 @@ pub fn message_to_raft(message: RaftMessage) -> Result<Message, CodecError> {
     out.term = message.term;
     out.log_term = message.log_term;
     out.index = message.index;
-    let entries = message.entries.into_iter().map(entry_to_raft).collect::<Result<Vec<_>, _>>()?;
+    let entries = message
+        .entries
+        .into_iter()
+        .map(entry_to_raft)
+        .collect::<Result<Vec<_>, _>>()?;
     out.set_entries(RepeatedField::from_vec(entries));
     out.commit = message.commit;
     out.commit_term = message.commit_term;
@@ -89,7 +93,10 @@ pub fn message_to_raft(message: RaftMessage) -> Result<Message, CodecError> {
 /// # Errors
 /// A number that raft does not know.
 pub fn message_type(number: u32) -> Result<MessageType, CodecError> {
-    enum_value(number).ok_or(CodecError::Unknown { what: "message type", value: number })
+    enum_value(number).ok_or(CodecError::Unknown {
+        what: "message type",
+        value: number,
+    })
 }
 
 /// Our form of a log entry.
@@ -108,29 +115,37 @@ pub fn entry_from_raft(entry: Entry) -> RaftEntry {
 /// # Errors
 /// An entry type that raft does not know.
 pub fn entry_to_raft(entry: RaftEntry) -> Result<Entry, CodecError> {
-    let entry_type = enum_value::<EntryType>(entry.r#type)
-        .ok_or(CodecError::Unknown { what: "entry type", value: entry.r#type })?;
-    let mut out = Entry::default();
-    out.set_entry_type(entry_type);
-    out.term = entry.term;
-    out.index = entry.index;
-    out.data = entry.data;
-    out.context = entry.context;
-    Ok(out)
+    let entry_type = enum_value::<EntryType>(entry.r#type).ok_or(CodecError::Unknown {
+        what: "entry type",
+        value: entry.r#type,
+    })?;
+    Ok(Entry {
+        entry_type,
+        term: entry.term,
+        index: entry.index,
+        data: entry.data,
+        context: entry.context,
+        ..Entry::default()
+    })
 }
 
 /// Our form of the hard state.
 pub fn hard_state_from_raft(state: &HardState) -> RaftHardState {
-    RaftHardState { term: state.term, vote: state.vote, commit: state.commit }
+    RaftHardState {
+        term: state.term,
+        vote: state.vote,
+        commit: state.commit,
+    }
 }
 
 /// raft's form of the hard state.
 pub fn hard_state_to_raft(state: &RaftHardState) -> HardState {
-    let mut out = HardState::default();
-    out.term = state.term;
-    out.vote = state.vote;
-    out.commit = state.commit;
-    out
+    HardState {
+        term: state.term,
+        vote: state.vote,
+        commit: state.commit,
+        ..HardState::default()
+    }
 }
 
 /// Our form of a configuration.
@@ -175,8 +190,10 @@ pub fn snapshot_to_raft(metadata: &RaftSnapshotMetadata) -> Snapshot {
 pub fn conf_change_to_raft(data: Bytes) -> Result<ConfChangeV2, CodecError> {
     let change = RaftConfChange::decode(data).map_err(|_| CodecError::ConfChange)?;
     let mut out = ConfChangeV2::default();
-    let transition = enum_value::<ConfChangeTransition>(change.transition)
-        .ok_or(CodecError::Unknown { what: "configuration transition", value: change.transition })?;
+    let transition = enum_value::<ConfChangeTransition>(change.transition).ok_or(CodecError::Unknown {
+        what: "configuration transition",
+        value: change.transition,
+    })?;
     out.set_transition(transition);
     let mut changes = Vec::with_capacity(change.changes.len());
     for single in change.changes {
@@ -192,8 +209,10 @@ pub fn conf_change_to_raft(data: Bytes) -> Result<ConfChangeV2, CodecError> {
 /// # Errors
 /// Another number.
 pub fn single_change(kind: u32, node: u64) -> Result<ConfChangeSingle, CodecError> {
-    let kind = enum_value::<ConfChangeType>(kind)
-        .ok_or(CodecError::Unknown { what: "configuration change type", value: kind })?;
+    let kind = enum_value::<ConfChangeType>(kind).ok_or(CodecError::Unknown {
+        what: "configuration change type",
+        value: kind,
+    })?;
     let mut out = ConfChangeSingle::default();
     out.set_change_type(kind);
     out.node_id = node;
@@ -257,8 +276,14 @@ mod tests {
     #[test]
     fn unknown_numbers_are_refused() {
         for kind in [19, 1 << 31] {
-            let unknown = RaftMessage { r#type: kind, ..sample() };
-            assert!(matches!(message_to_raft(unknown), Err(CodecError::Unknown { .. })));
+            let unknown = RaftMessage {
+                r#type: kind,
+                ..sample()
+            };
+            assert!(matches!(
+                message_to_raft(unknown),
+                Err(CodecError::Unknown { .. })
+            ));
         }
         let mut bad_entry = sample();
         bad_entry.entries[0].r#type = 3;
@@ -269,7 +294,10 @@ mod tests {
     fn our_configuration_change_reads_what_raft_writes() {
         use protobuf::Message as _;
         let mut change = ConfChangeV2::default();
-        change.set_changes(RepeatedField::from_vec(vec![single_change(0, 7).unwrap(), single_change(2, 9).unwrap()]));
+        change.set_changes(RepeatedField::from_vec(vec![
+            single_change(0, 7).unwrap(),
+            single_change(2, 9).unwrap(),
+        ]));
         let bytes = change.write_to_bytes().unwrap();
         assert_eq!(conf_change_to_raft(Bytes::from(bytes)).unwrap(), change);
         assert!(conf_change_to_raft(Bytes::from_static(b"\xff\xff")).is_err());

@@ -44,11 +44,14 @@ pub(super) fn needs_space(command: &Command) -> bool {
 }
 
 fn txn_puts(txn: &TxnRequest) -> bool {
-    txn.success.iter().chain(&txn.failure).any(|op| match &op.request {
-        Some(Request::RequestPut(_)) => true,
-        Some(Request::RequestTxn(inner)) => txn_puts(inner),
-        Some(Request::RequestRange(_) | Request::RequestDeleteRange(_)) | None => false,
-    })
+    txn.success
+        .iter()
+        .chain(&txn.failure)
+        .any(|op| match &op.request {
+            Some(Request::RequestPut(_)) => true,
+            Some(Request::RequestTxn(inner)) => txn_puts(inner),
+            Some(Request::RequestRange(_) | Request::RequestDeleteRange(_)) | None => false,
+        })
 }
 
 impl Replica {
@@ -57,7 +60,9 @@ impl Replica {
         if self.is_stopped || !self.is_leader() || self.raft.raft.lead_transferee.is_some() {
             return;
         }
-        let Some(now) = self.tenure.as_ref().and_then(|tenure| tenure.now(clock)) else { return };
+        let Some(now) = self.tenure.as_ref().and_then(|tenure| tenure.now(clock)) else {
+            return;
+        };
         self.expire_due(store, now);
         self.compact_history(store, now);
         self.watch_space(now);
@@ -91,10 +96,16 @@ impl Replica {
         let nodes = due
             .nodes
             .into_iter()
-            .map(|(expires_at, path)| expire::Node { path, expires_at: expires_at.as_nanos() })
+            .map(|(expires_at, path)| expire::Node {
+                path,
+                expires_at: expires_at.as_nanos(),
+            })
             .collect();
         let leases = due.leases;
-        let command = Command::Expire(Expire { nodes, leases: leases.clone() });
+        let command = Command::Expire(Expire {
+            nodes,
+            leases: leases.clone(),
+        });
         if self.propose_own(command, now)
             && let Some(tenure) = &mut self.tenure
         {
@@ -107,8 +118,13 @@ impl Replica {
         if self.tenure.as_ref().is_none_or(|tenure| tenure.is_compacting) {
             return;
         }
-        let Some(revision) = store.compaction_target(now) else { return };
-        let command = Command::Compact(CompactionRequest { revision: revision.get(), physical: false });
+        let Some(revision) = store.compaction_target(now) else {
+            return;
+        };
+        let command = Command::Compact(CompactionRequest {
+            revision: revision.get(),
+            physical: false,
+        });
         if self.propose_own(command, now)
             && let Some(tenure) = &mut self.tenure
         {
@@ -126,7 +142,11 @@ impl Replica {
             return;
         };
         let member = self.settings.node.get();
-        let alarm = Alarm { action: action.into(), member, alarm: AlarmType::Nospace.into() };
+        let alarm = Alarm {
+            action: action.into(),
+            member,
+            alarm: AlarmType::Nospace.into(),
+        };
         if self.propose_own(Command::Alarm(alarm), now) {
             tracing::warn!(live_bytes = self.live_bytes, quota, ?action, "space alarm");
             // Until the command is applied; applied alarms are read from the store.
@@ -140,14 +160,21 @@ impl Replica {
             return;
         }
         let committed = raft.raft_log.committed;
-        let ready = self.raft.store().conf_state().learners.iter().copied().find(|id| {
-            raft.prs().get(*id).is_some_and(|progress| {
-                progress.recent_active
-                    && progress.matched > 0
-                    && progress.matched + PROMOTE_LAG_MAX >= committed
-                    && progress.state == raft::ProgressState::Replicate
-            })
-        });
+        let ready = self
+            .raft
+            .store()
+            .conf_state()
+            .learners
+            .iter()
+            .copied()
+            .find(|id| {
+                raft.prs().get(*id).is_some_and(|progress| {
+                    progress.recent_active
+                        && progress.matched > 0
+                        && progress.matched + PROMOTE_LAG_MAX >= committed
+                        && progress.state == raft::ProgressState::Replicate
+                })
+            });
         if let Some(id) = ready {
             tracing::info!(member = %proto::ids::NodeId::new(id), "learner has caught up: promoting it");
             self.propose_own_member(member_change::Action::Promote, id, now);

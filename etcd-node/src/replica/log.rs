@@ -34,9 +34,11 @@ fn cost(entry: &Entry) -> usize {
 impl LogWindow {
     /// A log that begins behind a checkpoint.
     pub(super) fn new(base_index: u64, base_term: u64, conf_state: ConfState) -> Self {
-        let mut hard_state = HardState::default();
-        hard_state.term = base_term;
-        hard_state.commit = base_index;
+        let hard_state = HardState {
+            term: base_term,
+            commit: base_index,
+            ..HardState::default()
+        };
         Self {
             hard_state,
             conf_state,
@@ -60,16 +62,31 @@ impl LogWindow {
             return Some(self.base_term);
         }
         let offset = index.checked_sub(self.base_index + 1)?;
-        self.entries.get(usize::try_from(offset).ok()?).map(|entry| entry.term)
+        self.entries
+            .get(usize::try_from(offset).ok()?)
+            .map(|entry| entry.term)
     }
 
     /// Takes entries over; they replace what stands at their indexes and everything after.
     pub(super) fn append(&mut self, entries: &[Entry]) {
         let Some(first) = entries.first() else { return };
-        assert!(first.index > self.base_index, "entry {} is below the window's base {}", first.index, self.base_index);
-        assert!(first.index <= self.last() + 1, "entry {} leaves a gap after {}", first.index, self.last());
+        assert!(
+            first.index > self.base_index,
+            "entry {} is below the window's base {}",
+            first.index,
+            self.base_index
+        );
+        assert!(
+            first.index <= self.last() + 1,
+            "entry {} leaves a gap after {}",
+            first.index,
+            self.last()
+        );
         while self.last() >= first.index {
-            let gone = self.entries.pop_back().expect("the last entry is at or after the first new one");
+            let gone = self
+                .entries
+                .pop_back()
+                .expect("the last entry is at or after the first new one");
             self.bytes -= cost(&gone);
         }
         for entry in entries {
@@ -96,7 +113,9 @@ impl LogWindow {
     /// Drops the oldest applied entries beyond the memory limit.
     pub(super) fn trim(&mut self, applied: u64) {
         while self.bytes > WINDOW_BYTES_MAX && self.base_index < applied {
-            let Some(entry) = self.entries.pop_front() else { return };
+            let Some(entry) = self.entries.pop_front() else {
+                return;
+            };
             self.bytes -= cost(&entry);
             self.base_index = entry.index;
             self.base_term = entry.term;
@@ -106,7 +125,10 @@ impl LogWindow {
     /// Begins anew behind a received checkpoint.
     pub(super) fn restore(&mut self, snapshot: &Snapshot) {
         let metadata = snapshot.get_metadata();
-        assert!(metadata.index >= self.base_index, "a checkpoint took the log back");
+        assert!(
+            metadata.index >= self.base_index,
+            "a checkpoint took the log back"
+        );
         self.base_index = metadata.index;
         self.base_term = metadata.term;
         self.entries.clear();
@@ -142,7 +164,11 @@ impl Storage for LogWindow {
         if low <= self.base_index {
             return Err(raft::Error::Store(StorageError::Compacted));
         }
-        assert!(high <= self.last() + 1, "raft asks for entry {high}, the log ends at {}", self.last());
+        assert!(
+            high <= self.last() + 1,
+            "raft asks for entry {high}, the log ends at {}",
+            self.last()
+        );
         let limit = max_size.into().unwrap_or(u64::MAX);
         let start = usize::try_from(low - self.base_index - 1).expect("the window fits memory");
         let count = usize::try_from(high - low).expect("the window fits memory");
@@ -159,7 +185,11 @@ impl Storage for LogWindow {
     }
 
     fn term(&self, index: u64) -> raft::Result<u64> {
-        let missing = if index < self.base_index { StorageError::Compacted } else { StorageError::Unavailable };
+        let missing = if index < self.base_index {
+            StorageError::Compacted
+        } else {
+            StorageError::Unavailable
+        };
         self.term_at(index).ok_or(raft::Error::Store(missing))
     }
 
@@ -171,9 +201,13 @@ impl Storage for LogWindow {
         Ok(self.last())
     }
 
-    fn snapshot(&self, request_index: u64, _to: u64) -> raft::Result<Snapshot> {
+    fn snapshot(&self, request_index: u64, to: u64) -> raft::Result<Snapshot> {
+        // A follower ignores a checkpoint of a time when it was no member.
         let fits = |offer: &&Snapshot| {
-            offer.get_metadata().index >= request_index.max(self.base_index)
+            let metadata = offer.get_metadata();
+            let configuration = metadata.get_conf_state();
+            let knows = configuration.voters.contains(&to) || configuration.learners.contains(&to);
+            knows && metadata.index >= request_index.max(self.base_index)
         };
         match self.offer.as_ref().filter(fits) {
             Some(offer) => Ok(offer.clone()),
@@ -190,10 +224,11 @@ mod tests {
     use super::*;
 
     fn entry(index: u64, term: u64) -> Entry {
-        let mut entry = Entry::default();
-        entry.index = index;
-        entry.term = term;
-        entry
+        Entry {
+            index,
+            term,
+            ..Entry::default()
+        }
     }
 
     fn window() -> LogWindow {
@@ -213,8 +248,14 @@ mod tests {
     fn terms_are_known_from_the_base_on() {
         let log = window();
         assert_eq!(log.term_at(5), Some(2));
-        assert!(matches!(log.term(4), Err(raft::Error::Store(StorageError::Compacted))));
-        assert!(matches!(log.term(9), Err(raft::Error::Store(StorageError::Unavailable))));
+        assert!(matches!(
+            log.term(4),
+            Err(raft::Error::Store(StorageError::Compacted))
+        ));
+        assert!(matches!(
+            log.term(9),
+            Err(raft::Error::Store(StorageError::Unavailable))
+        ));
     }
 
     #[test]
@@ -223,9 +264,14 @@ mod tests {
         assert!(log.snapshot(0, 2).is_err() && log.is_offer_wanted());
         let mut snapshot = Snapshot::default();
         snapshot.mut_metadata().index = 7;
+        snapshot.mut_metadata().mut_conf_state().learners = vec![2];
         log.offer(snapshot);
         assert!(log.snapshot(6, 2).is_ok() && !log.is_offer_wanted());
         assert!(log.snapshot(8, 2).is_err());
+        assert!(
+            log.snapshot(6, 3).is_err() && log.is_offer_wanted(),
+            "member 3 came later"
+        );
     }
 
     #[test]

@@ -26,8 +26,11 @@ impl Replica {
             out.answers.push((token, Err(ProposeError::Overloaded)));
             return;
         }
-        change.request =
-            Some(RequestId { node: self.settings.node.get(), boot: self.settings.boot, counter: token });
+        change.request = Some(RequestId {
+            node: self.settings.node.get(),
+            boot: self.settings.boot,
+            counter: token,
+        });
         if self.step_member(change) {
             let deadline = self.ticks + self.settings.request_ticks;
             self.proposals.expect(token, self.raft.raft.term, deadline);
@@ -38,7 +41,12 @@ impl Replica {
 
     /// Proposes a change that nobody waits for.
     pub(super) fn propose_own_member(&mut self, action: Action, id: u64, now: Timestamp) {
-        let change = MemberChange { action: action.into(), id, stamp: now.as_nanos(), ..MemberChange::default() };
+        let change = MemberChange {
+            action: action.into(),
+            id,
+            stamp: now.as_nanos(),
+            ..MemberChange::default()
+        };
         if !self.step_member(change) {
             tracing::debug!(?action, "own membership change refused");
         }
@@ -54,7 +62,9 @@ impl Replica {
         let single = codec::single_change(kind, change.id).expect("the three kinds are raft's");
         let mut configuration = ConfChangeV2::default();
         configuration.set_changes(vec![single].into());
-        self.raft.propose_conf_change(change.encode_to_vec(), configuration).is_ok()
+        self.raft
+            .propose_conf_change(change.encode_to_vec(), configuration)
+            .is_ok()
     }
 
     /// Applies a configuration entry to raft, unless the store refused it: then neither changes.
@@ -73,7 +83,10 @@ impl Replica {
                 return self.stop(Stop::Unreadable(damaged), out);
             }
         };
-        let state = self.raft.apply_conf_change(&change).expect("the configuration was checked when proposed");
+        let state = self
+            .raft
+            .apply_conf_change(&change)
+            .expect("the configuration was checked when proposed");
         let us = self.settings.node.get();
         let is_member = state.voters.contains(&us) || state.learners.contains(&us);
         tracing::info!(voters = ?hex(&state.voters), learners = ?hex(&state.learners), "membership changed");
@@ -96,7 +109,11 @@ impl Replica {
             .iter()
             .copied()
             .filter(|id| *id != us)
-            .filter_map(|id| raft.prs().get(id).map(|progress| (progress.recent_active, progress.matched, id)))
+            .filter_map(|id| {
+                raft.prs()
+                    .get(id)
+                    .map(|progress| (progress.recent_active, progress.matched, id))
+            })
             .filter(|(is_active, ..)| *is_active)
             .max();
         if let Some((_, _, id)) = best {

@@ -33,9 +33,9 @@ use store::{Applied, Change, Command, Entry, Progress, Store};
 use crate::driver::{Answer, ProposeError, ReadError, Role, Status};
 use admit::{Gate, Refused};
 use log::LogWindow;
+pub use proposals::Token;
 use proposals::{Parked, Proposals};
 use reads::Reads;
-pub use proposals::Token;
 pub use tenure::Clock;
 use tenure::Tenure;
 
@@ -285,7 +285,11 @@ impl Replica {
     /// When the parts do not fit together: recovery must have refused them.
     pub fn new(settings: Settings, recovered: Recovered, logger: &slog::Logger) -> Self {
         let metadata = &recovered.checkpoint;
-        let conf_state = metadata.conf_state.as_ref().map(codec::conf_state_to_raft).unwrap_or_default();
+        let conf_state = metadata
+            .conf_state
+            .as_ref()
+            .map(codec::conf_state_to_raft)
+            .unwrap_or_default();
         let mut log = LogWindow::new(metadata.index, metadata.term, conf_state);
         let entries: Vec<_> = recovered
             .entries
@@ -312,7 +316,10 @@ impl Replica {
             persisted: 0,
             committed: VecDeque::new(),
             under_way: None,
-            applied: Position { index: LogIndex::new(metadata.index), term: Term::new(metadata.term) },
+            applied: Position {
+                index: LogIndex::new(metadata.index),
+                term: Term::new(metadata.term),
+            },
             proposals: Proposals::default(),
             inbox: Vec::new(),
             reads: Reads::new(settings.node.get(), settings.boot, RETRY_TICKS),
@@ -348,16 +355,28 @@ impl Replica {
             Input::Tick => self.tick(out),
             Input::Propose { token, command } => self.propose(token, command, out),
             Input::Forwarded { ticket, proposal } => self.inbox.push((ticket, *proposal)),
-            Input::ForwardEnded { token, command, verdict } => self.forward_ended(token, *command, verdict, out),
+            Input::ForwardEnded {
+                token,
+                command,
+                verdict,
+            } => self.forward_ended(token, *command, verdict, out),
             Input::Read { token } => self.read(token, out),
             Input::Message { sender, message } => self.step(sender, *message, out),
-            Input::Snapshot { sender, message, store } => {
+            Input::Snapshot {
+                sender,
+                message,
+                store,
+            } => {
                 self.received = Some((store.applied().get(), store));
                 self.step(sender, *message, out);
             }
             Input::Persisted { number } => self.persisted = self.persisted.max(number),
             Input::SnapshotSent { to, is_done } => {
-                let status = if is_done { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
+                let status = if is_done {
+                    SnapshotStatus::Finish
+                } else {
+                    SnapshotStatus::Failure
+                };
                 self.raft.report_snapshot(to.get(), status);
             }
             Input::Unreachable { to } => self.raft.report_unreachable(to.get()),
@@ -402,14 +421,22 @@ impl Replica {
         let (entry, progress) = match self.under_way.take() {
             Some(entry) => (entry, store.resume(records_max)),
             None => {
-                let Some(raft_entry) = self.committed.pop_front() else { return };
-                let position =
-                    Position { index: LogIndex::new(raft_entry.index), term: Term::new(raft_entry.term) };
+                let Some(raft_entry) = self.committed.pop_front() else {
+                    return;
+                };
+                let position = Position {
+                    index: LogIndex::new(raft_entry.index),
+                    term: Term::new(raft_entry.term),
+                };
                 let entry = match decode(&raft_entry) {
                     Ok(entry) => entry,
                     Err(error) => return self.stop(Stop::Unreadable(error), out),
                 };
-                let under_way = UnderWay { position, request: request_of(&entry), kind: kind_of(&entry) };
+                let under_way = UnderWay {
+                    position,
+                    request: request_of(&entry),
+                    kind: kind_of(&entry),
+                };
                 let progress = store.apply(position, entry);
                 if raft_entry.get_entry_type() != EntryType::EntryNormal {
                     self.apply_configuration(raft_entry, &progress, out);
@@ -462,7 +489,12 @@ impl Replica {
             leader: self.leader(),
             committed: LogIndex::new(raft.raft_log.committed),
             applied: self.applied.index,
-            is_learner: !self.raft.store().conf_state().voters.contains(&self.settings.node.get()),
+            is_learner: !self
+                .raft
+                .store()
+                .conf_state()
+                .voters
+                .contains(&self.settings.node.get()),
             live_bytes: self.live_bytes,
             superseded_bytes: self.superseded_bytes,
             pending: self.proposals.len(),
@@ -472,7 +504,12 @@ impl Replica {
     /// Tells everybody who waits that this node stops; nothing is handled afterwards.
     pub fn shut_down(&mut self, out: &mut Effects) {
         self.is_stopped = true;
-        out.answers.extend(self.proposals.drain().into_iter().map(|(token, error)| (token, Err(error))));
+        out.answers.extend(
+            self.proposals
+                .drain()
+                .into_iter()
+                .map(|(token, error)| (token, Err(error))),
+        );
     }
 
     fn leader(&self) -> NodeId {
@@ -493,10 +530,12 @@ impl Replica {
         self.raft.tick();
         let term = self.raft.raft.term;
         let ended = self.proposals.expire(self.ticks, term);
-        out.answers.extend(ended.into_iter().map(|(token, error)| (token, Err(error))));
+        out.answers
+            .extend(ended.into_iter().map(|(token, error)| (token, Err(error))));
         let has_leader = self.leader() != NodeId::NONE;
         let ended = self.reads.expire(self.ticks, has_leader);
-        out.reads.extend(ended.into_iter().map(|(token, error)| (token, Err(error))));
+        out.reads
+            .extend(ended.into_iter().map(|(token, error)| (token, Err(error))));
         if self.is_muted && self.ticks >= self.muted_until {
             tracing::warn!("no leader has confirmed this log although its end was cut: voting again");
             self.is_muted = false;
@@ -516,7 +555,9 @@ impl Replica {
                 .expect("election ticks fit");
             self.election_timeout = minimum + spread;
         }
-        self.raft.raft.set_randomized_election_timeout(self.election_timeout);
+        self.raft
+            .raft
+            .set_randomized_election_timeout(self.election_timeout);
     }
 
     fn step(&mut self, sender: NodeId, message: RaftMessage, out: &mut Effects) {
@@ -549,7 +590,10 @@ impl Replica {
             && message.term == raft.term
             && raft.raft_log.committed >= message.commit
         {
-            tracing::info!(commit = message.commit, "the log has caught up after its end was cut: voting again");
+            tracing::info!(
+                commit = message.commit,
+                "the log has caught up after its end was cut: voting again"
+            );
             self.is_muted = false;
             out.caught_up = true;
         }
@@ -567,9 +611,15 @@ impl Replica {
             out.answers.push((token, Err(ProposeError::Overloaded)));
             return;
         }
-        let request =
-            RequestId { node: self.settings.node.get(), boot: self.settings.boot, counter: token };
-        self.proposals.park(Parked { request, command }, self.ticks + self.settings.request_ticks);
+        let request = RequestId {
+            node: self.settings.node.get(),
+            boot: self.settings.boot,
+            counter: token,
+        };
+        self.proposals.park(
+            Parked { request, command },
+            self.ticks + self.settings.request_ticks,
+        );
     }
 
     /// Hands the parked commands on: as leader to raft, all in one message; else to the leader that is known.
@@ -654,17 +704,24 @@ impl Replica {
             return Err(Verdict::NoSpace);
         }
         if let (Command::KeepAlive(keep_alive), Some(tenure)) = (&mut command, &self.tenure) {
-            keep_alive.leases.retain(|lease| !tenure.ending_leases.contains(lease));
+            keep_alive
+                .leases
+                .retain(|lease| !tenure.ending_leases.contains(lease));
         }
-        let proposal =
-            Proposal { version: command::VERSION, stamp, request: Some(request), command: Some(command) };
+        let proposal = Proposal {
+            version: command::VERSION,
+            stamp,
+            request: Some(request),
+            command: Some(command),
+        };
         let data = proposal.encode_to_vec();
         if data.len() > ENTRY_BYTES_MAX {
             return Err(Verdict::TooLarge);
         }
-        let mut entry = RaftLogEntry::default();
-        entry.data = Bytes::from(data);
-        Ok(entry)
+        Ok(RaftLogEntry {
+            data: Bytes::from(data),
+            ..RaftLogEntry::default()
+        })
     }
 
     /// As leader: answers the proposals of other members, all in one message of raft's.
@@ -673,7 +730,11 @@ impl Replica {
             return;
         }
         let is_handing_over = self.raft.raft.lead_transferee.is_some();
-        let now = self.tenure.as_ref().and_then(|tenure| tenure.now(clock)).filter(|_| !is_handing_over);
+        let now = self
+            .tenure
+            .as_ref()
+            .and_then(|tenure| tenure.now(clock))
+            .filter(|_| !is_handing_over);
         let mut tickets = Vec::new();
         let mut entries = Vec::new();
         for (ticket, proposal) in std::mem::take(&mut self.inbox) {
@@ -686,9 +747,13 @@ impl Replica {
             }
         }
         if !entries.is_empty() {
-            let verdict =
-                if self.step_proposal(entries) { Verdict::Accepted } else { Verdict::Overloaded };
-            out.verdicts.extend(tickets.into_iter().map(|ticket| (ticket, verdict)));
+            let verdict = if self.step_proposal(entries) {
+                Verdict::Accepted
+            } else {
+                Verdict::Overloaded
+            };
+            out.verdicts
+                .extend(tickets.into_iter().map(|ticket| (ticket, verdict)));
         }
     }
 
@@ -702,20 +767,17 @@ impl Replica {
         }
     }
 
-    fn forward_ended(
-        &mut self,
-        token: Token,
-        command: Command,
-        verdict: Option<Verdict>,
-        out: &mut Effects,
-    ) {
+    fn forward_ended(&mut self, token: Token, command: Command, verdict: Option<Verdict>, out: &mut Effects) {
         match verdict {
             // It may be in the leader's log: only its outcome or the deadline can tell.
             None | Some(Verdict::Accepted) => {}
             Some(Verdict::NotLeader | Verdict::Stopping) => {
                 if self.proposals.unsent(token) {
-                    let request =
-                        RequestId { node: self.settings.node.get(), boot: self.settings.boot, counter: token };
+                    let request = RequestId {
+                        node: self.settings.node.get(),
+                        boot: self.settings.boot,
+                        counter: token,
+                    };
                     self.proposals.parked.push_back(Parked { request, command });
                     self.forward_again_at = self.ticks + RETRY_TICKS;
                 }
@@ -744,9 +806,17 @@ impl Replica {
         let is_written = ready.must_sync();
         let number = ready.number();
         if is_written {
-            out.persist.push(Persist { number, restart, frame: self.frame(entries) });
+            out.persist.push(Persist {
+                number,
+                restart,
+                frame: self.frame(entries),
+            });
         }
-        self.held.push_back(Held { number, is_written, messages: ready.take_persisted_messages() });
+        self.held.push_back(Held {
+            number,
+            is_written,
+            messages: ready.take_persisted_messages(),
+        });
         self.raft.advance_append_async(ready);
     }
 
@@ -763,21 +833,34 @@ impl Replica {
         if metadata.index == 0 {
             return None;
         }
-        let (index, store) = self.received.take().expect("a snapshot message comes with its state");
-        assert_eq!(index, metadata.index, "the received state is not that of the message");
-        assert!(self.under_way.is_none() && self.committed.is_empty(), "entries wait below a snapshot");
+        let (index, store) = self
+            .received
+            .take()
+            .expect("a snapshot message comes with its state");
+        assert_eq!(
+            index, metadata.index,
+            "the received state is not that of the message"
+        );
+        assert!(
+            self.under_way.is_none() && self.committed.is_empty(),
+            "entries wait below a snapshot"
+        );
         self.raft.mut_store().restore(snapshot);
         self.applied = store.position();
         self.read_alarms(&store);
         out.install = Some(store);
         out.members_changed = true;
-        Some(Position { index: LogIndex::new(metadata.index), term: Term::new(metadata.term) })
+        Some(Position {
+            index: LogIndex::new(metadata.index),
+            term: Term::new(metadata.term),
+        })
     }
 
     /// Lets go what the disk has covered, oldest first.
     fn release(&mut self, out: &mut Effects) {
-        while let Some(held) =
-            self.held.pop_front_if(|held| !held.is_written || held.number <= self.persisted)
+        while let Some(held) = self
+            .held
+            .pop_front_if(|held| !held.is_written || held.number <= self.persisted)
         {
             self.raft.on_persist_ready(held.number);
             out.send.extend(self.outgoing(held.messages));
@@ -803,15 +886,13 @@ impl Replica {
         }
     }
 
-    fn finish_entry(
-        &mut self,
-        entry: UnderWay,
-        applied: Applied,
-        store: &Store,
-        out: &mut Effects,
-    ) {
+    fn finish_entry(&mut self, entry: UnderWay, applied: Applied, store: &Store, out: &mut Effects) {
         let position = entry.position;
-        assert_eq!(position.index, self.applied.index.next(), "entries are applied one after the other");
+        assert_eq!(
+            position.index,
+            self.applied.index.next(),
+            "entries are applied one after the other"
+        );
         self.applied = position;
         out.changes.extend(applied.changes);
         self.housekeeping_applied(entry.kind);

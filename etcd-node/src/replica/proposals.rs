@@ -55,14 +55,20 @@ impl Proposals {
     /// Takes a command in; its outcome is due by the tick `deadline`.
     pub(super) fn park(&mut self, parked: Parked, deadline: u64) {
         let token = parked.request.counter;
-        assert!(self.waiting.insert(token, Stage::Parked).is_none(), "request {token} waits twice");
+        assert!(
+            self.waiting.insert(token, Stage::Parked).is_none(),
+            "request {token} waits twice"
+        );
         self.deadlines.push_back((deadline, token));
         self.parked.push_back(parked);
     }
 
     /// Lets a token wait for a command that is in the log already.
     pub(super) fn expect(&mut self, token: Token, term: u64, deadline: u64) {
-        assert!(self.waiting.insert(token, Stage::Sent { term }).is_none(), "request {token} waits twice");
+        assert!(
+            self.waiting.insert(token, Stage::Sent { term }).is_none(),
+            "request {token} waits twice"
+        );
         self.deadlines.push_back((deadline, token));
     }
 
@@ -97,7 +103,9 @@ impl Proposals {
                     self.parked.retain(|parked| parked.request.counter != token);
                     ended.push((token, ProposeError::NoLeader));
                 }
-                Some(Stage::Sent { term: sent }) if sent == term => ended.push((token, ProposeError::TimedOut)),
+                Some(Stage::Sent { term: sent }) if sent == term => {
+                    ended.push((token, ProposeError::TimedOut))
+                }
                 Some(Stage::Sent { .. }) => ended.push((token, ProposeError::Uncertain)),
             }
         }
@@ -108,8 +116,17 @@ impl Proposals {
     pub(super) fn drain(&mut self) -> Vec<(Token, ProposeError)> {
         self.parked.clear();
         self.deadlines.clear();
-        let error = |stage| if stage == Stage::Parked { ProposeError::Stopping } else { ProposeError::Uncertain };
-        std::mem::take(&mut self.waiting).into_iter().map(|(token, stage)| (token, error(stage))).collect()
+        let error = |stage| {
+            if stage == Stage::Parked {
+                ProposeError::Stopping
+            } else {
+                ProposeError::Uncertain
+            }
+        };
+        std::mem::take(&mut self.waiting)
+            .into_iter()
+            .map(|(token, stage)| (token, error(stage)))
+            .collect()
     }
 }
 
@@ -119,7 +136,11 @@ mod tests {
 
     fn parked(counter: u64) -> Parked {
         Parked {
-            request: RequestId { node: 1, boot: 2, counter },
+            request: RequestId {
+                node: 1,
+                boot: 2,
+                counter,
+            },
             command: Command::TenureStart(proto::log::TenureStart { leader: 1 }),
         }
     }
@@ -137,8 +158,19 @@ mod tests {
         let ended = proposals.expire(10, 7);
         assert_eq!(
             ended,
-            [(1, ProposeError::NoLeader), (2, ProposeError::TimedOut), (3, ProposeError::Uncertain)]
+            [
+                (1, ProposeError::NoLeader),
+                (2, ProposeError::TimedOut),
+                (3, ProposeError::Uncertain)
+            ]
         );
-        assert_eq!(proposals.parked.iter().map(|parked| parked.request.counter).collect::<Vec<_>>(), [2, 3, 4]);
+        assert_eq!(
+            proposals
+                .parked
+                .iter()
+                .map(|parked| parked.request.counter)
+                .collect::<Vec<_>>(),
+            [2, 3, 4]
+        );
     }
 }

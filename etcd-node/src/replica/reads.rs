@@ -81,7 +81,11 @@ impl Reads {
             None => std::mem::take(&mut self.fresh),
         };
         self.counter += 1;
-        self.round = Some(Round { context: self.counter, tokens, repeat_at: tick + self.repeat_ticks });
+        self.round = Some(Round {
+            context: self.counter,
+            tokens,
+            repeat_at: tick + self.repeat_ticks,
+        });
         Some(self.context(self.counter))
     }
 
@@ -107,7 +111,11 @@ impl Reads {
 
     /// Ends what is due at this tick.
     pub(super) fn expire(&mut self, tick: u64, has_leader: bool) -> Vec<(Token, ReadError)> {
-        let error = if has_leader { ReadError::TimedOut } else { ReadError::NoLeader };
+        let error = if has_leader {
+            ReadError::TimedOut
+        } else {
+            ReadError::NoLeader
+        };
         let mut ended = Vec::new();
         while let Some((_, token)) = self.deadlines.pop_front_if(|(deadline, _)| *deadline <= tick) {
             if self.remove(token) {
@@ -118,7 +126,10 @@ impl Reads {
     }
 
     fn remove(&mut self, token: Token) -> bool {
-        let lists = [Some(&mut self.fresh), self.round.as_mut().map(|round| &mut round.tokens)];
+        let lists = [
+            Some(&mut self.fresh),
+            self.round.as_mut().map(|round| &mut round.tokens),
+        ];
         let confirmed = self.confirmed.iter_mut().map(|(_, tokens)| tokens);
         for list in lists.into_iter().flatten().chain(confirmed) {
             if let Some(at) = list.iter().position(|other| *other == token) {
@@ -164,7 +175,11 @@ mod tests {
         let second = reads.ask(5).unwrap();
         assert_ne!(first, second);
         reads.confirm(&first, 3);
-        assert_eq!(reads.ready(10), Vec::<Token>::new(), "an old context confirms nothing");
+        assert_eq!(
+            reads.ready(10),
+            Vec::<Token>::new(),
+            "an old context confirms nothing"
+        );
         reads.confirm(&second, 4);
         assert_eq!(reads.ready(10), [1]);
     }
@@ -176,7 +191,10 @@ mod tests {
         let context = reads.ask(0).unwrap();
         reads.confirm(&context, 50);
         reads.push(2, 11).unwrap();
-        assert_eq!(reads.expire(11, true), [(1, ReadError::TimedOut), (2, ReadError::TimedOut)]);
+        assert_eq!(
+            reads.expire(11, true),
+            [(1, ReadError::TimedOut), (2, ReadError::TimedOut)]
+        );
         assert_eq!(reads.expire(99, false), []);
         assert_eq!(reads.ready(60), Vec::<Token>::new());
     }

@@ -38,13 +38,22 @@ struct Opened {
 impl Tenure {
     /// Elected, and not sure yet what time it is.
     pub(super) fn new(term: u64) -> Self {
-        Self { term, opened: None, ending_leases: BTreeSet::new(), is_expiring: false, is_compacting: false }
+        Self {
+            term,
+            opened: None,
+            ending_leases: BTreeSet::new(),
+            is_expiring: false,
+            is_compacting: false,
+        }
     }
 
     /// Fixes the anchor of cluster time: the wall clock is read once (keyspace rules, section 3).
     pub(super) fn open(&mut self, newest_stamp: Timestamp, clock: Clock) {
         assert!(self.opened.is_none(), "a tenure opens once");
-        self.opened = Some(Opened { anchor: newest_stamp.max(clock.wall), since: clock.monotonic });
+        self.opened = Some(Opened {
+            anchor: newest_stamp.max(clock.wall),
+            since: clock.monotonic,
+        });
     }
 
     /// Whether proposals are accepted.
@@ -55,7 +64,9 @@ impl Tenure {
     /// Cluster time; none before the tenure is open.
     pub(super) fn now(&self, clock: Clock) -> Option<Timestamp> {
         let opened = self.opened?;
-        opened.anchor.checked_add(clock.monotonic.saturating_sub(opened.since))
+        opened
+            .anchor
+            .checked_add(clock.monotonic.saturating_sub(opened.since))
     }
 }
 
@@ -67,10 +78,16 @@ mod tests {
     fn cluster_time_ignores_jumps_of_the_wall_clock_and_never_precedes_older_stamps() {
         let second = Duration::from_secs(1);
         let mut tenure = Tenure::new(3);
-        let start = Clock { monotonic: second, wall: Timestamp::from_nanos(5) };
+        let start = Clock {
+            monotonic: second,
+            wall: Timestamp::from_nanos(5),
+        };
         assert_eq!(tenure.now(start), None);
         tenure.open(Timestamp::from_nanos(100), start);
-        let later = Clock { monotonic: second + Duration::from_nanos(7), wall: Timestamp::ZERO };
+        let later = Clock {
+            monotonic: second + Duration::from_nanos(7),
+            wall: Timestamp::ZERO,
+        };
         assert_eq!(tenure.now(later), Some(Timestamp::from_nanos(107)));
     }
 }

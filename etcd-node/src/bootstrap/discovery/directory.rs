@@ -11,8 +11,11 @@ use serde::Deserialize;
 use crate::url::Url;
 
 /// One request: to connect, and in all. The answer of a directory of 64 members is a few KiB.
-const LIMITS: Limits =
-    Limits { connect: Duration::from_secs(2), total: Duration::from_secs(5), body_bytes_max: 1 << 20 };
+const LIMITS: Limits = Limits {
+    connect: Duration::from_secs(2),
+    total: Duration::from_secs(5),
+    body_bytes_max: 1 << 20,
+};
 
 /// Error codes of the v2 API that mean something here.
 const KEY_NOT_FOUND: u32 = 100;
@@ -98,15 +101,26 @@ pub(super) enum Written {
 
 impl Directory {
     pub(super) fn new(url: &Url) -> Self {
-        Self { url: url.clone(), base: url.to_string().trim_end_matches('/').to_owned() }
+        Self {
+            url: url.clone(),
+            base: url.to_string().trim_end_matches('/').to_owned(),
+        }
     }
 
     /// The registrations: visible children with a value, in order of creation.
     pub(super) async fn list(&self) -> Result<Vec<Node>, DirectoryError> {
-        let answer = self.send(Method::GET, "?recursive=true&sorted=true&quorum=true", String::new()).await;
+        let answer = self
+            .send(
+                Method::GET,
+                "?recursive=true&sorted=true&quorum=true",
+                String::new(),
+            )
+            .await;
         let mut nodes = match answer {
             Ok(node) => node.nodes,
-            Err(DirectoryError::Refused { code: KEY_NOT_FOUND, .. }) => Vec::new(),
+            Err(DirectoryError::Refused {
+                code: KEY_NOT_FOUND, ..
+            }) => Vec::new(),
             Err(error) => return Err(error),
         };
         nodes.retain(|node| !node.dir && !node.name().starts_with('_'));
@@ -116,9 +130,14 @@ impl Directory {
 
     /// One key's node.
     pub(super) async fn node(&self, name: &str) -> Result<Option<Node>, DirectoryError> {
-        match self.send(Method::GET, &format!("/{name}?quorum=true"), String::new()).await {
+        match self
+            .send(Method::GET, &format!("/{name}?quorum=true"), String::new())
+            .await
+        {
             Ok(node) => Ok(Some(node)),
-            Err(DirectoryError::Refused { code: KEY_NOT_FOUND, .. }) => Ok(None),
+            Err(DirectoryError::Refused {
+                code: KEY_NOT_FOUND, ..
+            }) => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -137,18 +156,31 @@ impl Directory {
     /// Writes where nothing is.
     pub(super) async fn create(&self, name: &str, value: &str) -> Result<Written, DirectoryError> {
         let form = format!("value={}", escape(value));
-        conditional(self.send(Method::PUT, &format!("/{name}?prevExist=false"), form).await)
+        conditional(
+            self.send(Method::PUT, &format!("/{name}?prevExist=false"), form)
+                .await,
+        )
     }
 
     /// Writes where this version is.
     pub(super) async fn swap(&self, name: &str, value: &str, index: u64) -> Result<Written, DirectoryError> {
         let form = format!("value={}", escape(value));
-        conditional(self.send(Method::PUT, &format!("/{name}?prevIndex={index}"), form).await)
+        conditional(
+            self.send(Method::PUT, &format!("/{name}?prevIndex={index}"), form)
+                .await,
+        )
     }
 
     /// Removes this version.
     pub(super) async fn remove(&self, name: &str, index: u64) -> Result<Written, DirectoryError> {
-        conditional(self.send(Method::DELETE, &format!("/{name}?prevIndex={index}"), String::new()).await)
+        conditional(
+            self.send(
+                Method::DELETE,
+                &format!("/{name}?prevIndex={index}"),
+                String::new(),
+            )
+            .await,
+        )
     }
 
     async fn send(&self, method: Method, target: &str, form: String) -> Result<Node, DirectoryError> {
@@ -163,9 +195,10 @@ impl Directory {
 fn conditional(result: Result<Node, DirectoryError>) -> Result<Written, DirectoryError> {
     match result {
         Ok(node) => Ok(Written::Done(node)),
-        Err(DirectoryError::Refused { code: NODE_EXISTS | COMPARE_FAILED | KEY_NOT_FOUND, .. }) => {
-            Ok(Written::Conflict)
-        }
+        Err(DirectoryError::Refused {
+            code: NODE_EXISTS | COMPARE_FAILED | KEY_NOT_FOUND,
+            ..
+        }) => Ok(Written::Conflict),
         Err(error) => Err(error),
     }
 }
@@ -186,7 +219,9 @@ fn read(base: &str, response: &Response) -> Result<Node, DirectoryError> {
             message: answer.message,
             cause: answer.cause,
         }),
-        None if status >= 500 => Err(DirectoryError::Unreachable(format!("{base} answers with status {status}"))),
+        None if status >= 500 => Err(DirectoryError::Unreachable(format!(
+            "{base} answers with status {status}"
+        ))),
         None => Err(DirectoryError::Nonsense(base.to_owned(), status)),
     }
 }

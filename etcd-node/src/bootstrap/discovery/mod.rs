@@ -38,7 +38,9 @@ pub struct Discovery {
 impl Discovery {
     /// For this URL.
     pub fn new(url: &Url) -> Self {
-        Self { directory: Directory::new(url) }
+        Self {
+            directory: Directory::new(url),
+        }
     }
 
     /// Registers this node and finds out what it is to do.

@@ -32,7 +32,11 @@ pub(super) async fn decide(
     // The token of the ids is the whole URL, as in etcd.
     let token = discovery.directory.url.to_string();
     let node = NodeId::derive(&config.peer_urls, &token);
-    let value: Vec<String> = config.peer_urls.iter().map(|url| format!("{}={url}", config.name)).collect();
+    let value: Vec<String> = config
+        .peer_urls
+        .iter()
+        .map(|url| format!("{}={url}", config.name))
+        .collect();
     let value = value.join(",");
     let key = node.to_string();
     register(discovery, &key, &value).await?;
@@ -59,9 +63,17 @@ pub(super) async fn decide(
     station.enter(Phase::Founding);
     let members = members(founders, &token)?;
     let ids: Vec<NodeId> = members.iter().map(|(id, ..)| *id).collect();
-    let others = members.iter().filter(|(id, ..)| *id != node).flat_map(|(.., urls)| urls.clone()).collect();
+    let others = members
+        .iter()
+        .filter(|(id, ..)| *id != node)
+        .flat_map(|(.., urls)| urls.clone())
+        .collect();
     refuse_lost_disk(others, node, intent).await?;
-    Ok(Decision::Found { cluster: ClusterId::derive(&ids), node, members })
+    Ok(Decision::Found {
+        cluster: ClusterId::derive(&ids),
+        node,
+        members,
+    })
 }
 
 fn parse_size(text: &str) -> anyhow::Result<usize> {
@@ -73,7 +85,9 @@ fn parse_size(text: &str) -> anyhow::Result<usize> {
 
 /// The key is this node's id: when it exists, it is from an earlier start, or its answer was lost.
 async fn register(discovery: &Discovery, key: &str, value: &str) -> anyhow::Result<()> {
-    let written = discovery.patiently(|| discovery.directory.create(key, value)).await?;
+    let written = discovery
+        .patiently(|| discovery.directory.create(key, value))
+        .await?;
     if let Written::Done(_) = written {
         return Ok(());
     }
@@ -127,11 +141,15 @@ fn members(
     let mut members = Vec::new();
     for (_, (name, urls)) in founders {
         if !names.insert(name.clone()) {
-            bail!("duplicate name {name:?} in the discovery directory: give each node its own --name, with a new discovery URL");
+            bail!(
+                "duplicate name {name:?} in the discovery directory: give each node its own --name, with a new discovery URL"
+            );
         }
         for url in &urls {
             if !seen.insert(url.clone()) {
-                bail!("two nodes are registered with peer URL {url}: give each its own, with a new discovery URL");
+                bail!(
+                    "two nodes are registered with peer URL {url}: give each its own, with a new discovery URL"
+                );
             }
         }
         members.push((NodeId::derive(&urls, token), name, urls));
@@ -144,7 +162,12 @@ mod tests {
     use super::*;
 
     fn node(name: &str, value: &str, created_index: u64) -> Node {
-        Node { key: format!("/t/{name}"), value: value.into(), created_index, ..Node::default() }
+        Node {
+            key: format!("/t/{name}"),
+            value: value.into(),
+            created_index,
+            ..Node::default()
+        }
     }
 
     #[test]
@@ -174,9 +197,16 @@ mod tests {
     fn ids_are_those_of_etcd_and_twins_are_refused() {
         let token = "http://127.0.0.1:45379/v2/keys/disc/tokA";
         let founder = |name: &str, port: u16| {
-            (String::new(), (name.to_owned(), vec![format!("http://127.0.0.1:{port}")]))
+            (
+                String::new(),
+                (name.to_owned(), vec![format!("http://127.0.0.1:{port}")]),
+            )
         };
-        let three = members(vec![founder("a", 45411), founder("b", 45421), founder("c", 45431)], token).unwrap();
+        let three = members(
+            vec![founder("a", 45411), founder("b", 45421), founder("c", 45431)],
+            token,
+        )
+        .unwrap();
         let ids: Vec<NodeId> = three.iter().map(|(id, ..)| *id).collect();
         assert_eq!(ClusterId::derive(&ids).to_string(), "ae1901eae6ebb0b9");
         assert!(members(vec![founder("a", 1), founder("a", 2)], token).is_err());

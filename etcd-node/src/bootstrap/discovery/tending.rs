@@ -60,26 +60,41 @@ async fn invite(discovery: &Discovery, station: &Station) {
     let mut ignored = BTreeSet::new();
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
-        let Some(membership) = station.membership() else { continue };
+        let Some(membership) = station.membership() else {
+            continue;
+        };
         if membership.handle.status().role != Role::Leader {
             continue;
         }
-        let Ok(nodes) = discovery.directory.list().await else { continue };
+        let Ok(nodes) = discovery.directory.list().await else {
+            continue;
+        };
         let known: BTreeSet<String> = membership.handle.view(|view| {
-            view.members().present.values().flat_map(|member| member.peer_urls.clone()).collect()
+            view.members()
+                .present
+                .values()
+                .flat_map(|member| member.peer_urls.clone())
+                .collect()
         });
         for node in nodes {
-            let url = node.value.split_once('=').map_or(node.value.as_str(), |(_, url)| url).to_owned();
+            let url = node
+                .value
+                .split_once('=')
+                .map_or(node.value.as_str(), |(_, url)| url)
+                .to_owned();
             if known.contains(&url) {
                 continue;
             }
             let hello = peer::hello(&url, membership.cluster, NodeId::NONE).await;
-            let is_waiting = hello
-                .as_ref()
-                .is_ok_and(|hello| matches!(hello.state(), State::Waiting) && hello.cluster == ClusterId::NONE.get());
+            let is_waiting = hello.as_ref().is_ok_and(|hello| {
+                matches!(hello.state(), State::Waiting) && hello.cluster == ClusterId::NONE.get()
+            });
             if is_waiting {
                 let peer_urls = known.iter().cloned().collect();
-                let request = InviteRequest { cluster: membership.cluster.get(), peer_urls };
+                let request = InviteRequest {
+                    cluster: membership.cluster.get(),
+                    peer_urls,
+                };
                 let _next_look_tells = peer::invite(&url, request).await;
             } else if hello.is_err() && ignored.insert(url.clone()) {
                 tracing::info!(url, "a registration in the discovery directory does not answer");

@@ -1,9 +1,11 @@
 //! The unsized protocol of etcd 0.4, with a founder that can be killed at any moment (bootstrap facts, 3.4).
 //!
-//! 1. Everybody registers under its name. 2. One creates `_founder` (by the directory's own compare-and-swap) and
-//! then `_state`, as a node of 0.4 would. 3. It founds a cluster of one, commits an entry, and only then swaps
-//! `_founder` from founding to committed; before that it serves nobody. 4. The others join whoever belongs to the
-//! committed cluster. 5. A founder that is gone before that may be replaced after a while, by the same swap.
+//! 1. Everybody registers under its name.
+//! 2. One creates `_founder` (by the directory's own compare-and-swap) and then `_state`, as a node of 0.4 would.
+//! 3. It founds a cluster of one, commits an entry, and only then swaps `_founder` from founding to committed;
+//!    before that it serves nobody.
+//! 4. The others join whoever belongs to the committed cluster.
+//! 5. A founder that is gone before that may be replaced after a while, by the same swap.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -98,12 +100,14 @@ pub(super) async fn decide(
         let node = discovery.patiently(|| discovery.directory.node(FOUNDER)).await?;
         let founder = node.as_ref().and_then(read);
         match step(founder.as_ref(), &own) {
-            Step::Claim if node.is_some() => bail!(
-                "the discovery directory has a {FOUNDER} that cannot be read: use a new discovery URL"
-            ),
+            Step::Claim if node.is_some() => {
+                bail!("the discovery directory has a {FOUNDER} that cannot be read: use a new discovery URL")
+            }
             Step::Claim => {
                 // Whoever wins, the next look tells.
-                discovery.patiently(|| discovery.directory.create(FOUNDER, &own_text)).await?;
+                discovery
+                    .patiently(|| discovery.directory.create(FOUNDER, &own_text))
+                    .await?;
             }
             Step::LostCluster => bail!(
                 "this node founded cluster {} and its disk has lost it: empty its --data-dir to join again as a new member",
@@ -131,7 +135,10 @@ pub(super) async fn decide(
             }
             Step::Wait => {
                 let (node, founder) = node.zip(founder).expect("somebody founds");
-                tell(&mut told, &format!("waiting for {} to found the cluster", founder.name));
+                tell(
+                    &mut told,
+                    &format!("waiting for {} to found the cluster", founder.name),
+                );
                 wait_or_take_over(discovery, &node, &founder, &own, &mut silence).await?;
             }
         }
@@ -172,27 +179,38 @@ fn read(node: &Node) -> Option<Founder> {
 /// Puts this node's first peer URL under its name, unless a living other machine has that name.
 async fn register(discovery: &Discovery, config: &Config, station: &Station) -> anyhow::Result<()> {
     let url = config.peer_urls.first().cloned().unwrap_or_default();
-    let present = discovery.patiently(|| discovery.directory.value(&config.name)).await?;
+    let present = discovery
+        .patiently(|| discovery.directory.value(&config.name))
+        .await?;
     if let Some(other) = present.filter(|present| *present != url)
         && let Ok(hello) = peer::hello(&other, ClusterId::NONE, NodeId::NONE).await
         && hello.name == config.name
         && hello.incarnation != station.identity.incarnation
     {
-        bail!("the name {:?} is registered by a running node at {other}: give this node another --name", config.name);
+        bail!(
+            "the name {:?} is registered by a running node at {other}: give this node another --name",
+            config.name
+        );
     }
-    discovery.patiently(|| discovery.directory.set(&config.name, &url, REGISTRATION_TTL)).await
+    discovery
+        .patiently(|| discovery.directory.set(&config.name, &url, REGISTRATION_TTL))
+        .await
 }
 
 /// Creates `_state` as 0.4 does; whether it is ours. One that is older than our claim belongs to somebody else.
 async fn claim_state(discovery: &Discovery, claimed_at: u64) -> anyhow::Result<bool> {
-    let written = discovery.patiently(|| discovery.directory.create(STATE, "started")).await?;
+    let written = discovery
+        .patiently(|| discovery.directory.create(STATE, "started"))
+        .await?;
     if let Written::Done(_) = written {
         return Ok(true);
     }
     let state = discovery.patiently(|| discovery.directory.node(STATE)).await?;
     match state {
         Some(state) if state.created_index < claimed_at => {
-            let _moved = discovery.patiently(|| discovery.directory.remove(FOUNDER, claimed_at)).await?;
+            let _moved = discovery
+                .patiently(|| discovery.directory.remove(FOUNDER, claimed_at))
+                .await?;
             bail!(
                 "the discovery URL {} was used by an older cluster (its {STATE} exists): give all nodes a new one",
                 discovery.directory.url
@@ -214,7 +232,11 @@ fn founded(config: &Config, intent: &Intent) -> Decision {
 }
 
 /// The registered nodes that belong to the founded cluster.
-async fn joinable(discovery: &Discovery, founder: &Founder, station: &Station) -> anyhow::Result<Vec<String>> {
+async fn joinable(
+    discovery: &Discovery,
+    founder: &Founder,
+    station: &Station,
+) -> anyhow::Result<Vec<String>> {
     let nodes = discovery.patiently(|| discovery.directory.list()).await?;
     let mut urls = Vec::new();
     for node in nodes.iter().filter(|node| node.name() != station.identity.name) {
@@ -234,7 +256,9 @@ async fn wait_or_take_over(
     own: &Founder,
     silence: &mut Option<(u64, Instant)>,
 ) -> anyhow::Result<()> {
-    let is_alive = peer::hello(&founder.peer_url, ClusterId::NONE, NodeId::NONE).await.is_ok();
+    let is_alive = peer::hello(&founder.peer_url, ClusterId::NONE, NodeId::NONE)
+        .await
+        .is_ok();
     match silence {
         _ if is_alive => *silence = None,
         Some((index, since)) if *index == node.modified_index => {
@@ -262,7 +286,9 @@ impl Discovery {
         let committed = Founder::of(config, intent, true);
         let text = committed.text();
         loop {
-            let Some(node) = self.patiently(|| self.directory.node(FOUNDER)).await? else { return Ok(false) };
+            let Some(node) = self.patiently(|| self.directory.node(FOUNDER)).await? else {
+                return Ok(false);
+            };
             match read(&node) {
                 Some(founder) if founder == committed => return Ok(true),
                 Some(founder) if founder.nonce == own.nonce => {
@@ -307,7 +333,10 @@ mod tests {
 
     #[test]
     fn a_founder_reads_what_it_writes() {
-        let node = Node { value: founder("us", true).text(), ..Node::default() };
+        let node = Node {
+            value: founder("us", true).text(),
+            ..Node::default()
+        };
         assert_eq!(read(&node), Some(founder("us", true)));
     }
 }
