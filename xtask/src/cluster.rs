@@ -138,7 +138,10 @@ pub(crate) fn view(lab: &Lab, address: Ipv4Addr) -> Result<NodeView> {
         is_learner: metrics
             .body
             .lines()
-            .any(|line| line == "etcd_server_is_learner 1"),
+            .find_map(|line| line.strip_prefix("etcd_server_is_learner "))
+            .context("/metrics does not say whether the node votes")?
+            .trim()
+            == "1",
     })
 }
 

@@ -104,7 +104,7 @@ impl Proposals {
                     ended.push((token, ProposeError::NoLeader));
                 }
                 Some(Stage::Sent { term: sent }) if sent == term => {
-                    ended.push((token, ProposeError::TimedOut))
+                    ended.push((token, ProposeError::TimedOut));
                 }
                 Some(Stage::Sent { .. }) => ended.push((token, ProposeError::Uncertain)),
             }
