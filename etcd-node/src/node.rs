@@ -13,6 +13,7 @@ use store::Command;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::api;
 use crate::api::Context;
 use crate::bootstrap::discovery::{Discovery, tend};
 use crate::bootstrap::{self, Confirmation, DataDir, Decision, Intent, Opened};
@@ -21,7 +22,7 @@ use crate::driver::{Driver, Handle, Order, Parts, Policy, Role, Start};
 use crate::metrics::Metrics;
 use crate::peer::{self, Identity, Phase, Pool, Station};
 use crate::replica::Settings;
-use crate::{api, server};
+use crate::server::{self, ClientPort, Entrance};
 
 /// How long other tasks may take to end.
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
@@ -43,8 +44,15 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     let peers = bind("peer", "--peer-addr or --listen-peer-urls", &config.listen_peer)?;
     let node = Node::new(config, directory)?;
     node.serve_peers(peers);
+    let entrance = Arc::new(Entrance::default());
+    for listener in &clients {
+        info!("listening for clients on {}", listener.describe());
+    }
+    let options = daemon::http::Options::default();
+    let serving = server::serve(clients, Arc::clone(&entrance), options, node.tasks.stop().clone());
+    node.tasks.spawn("client port", serving);
     let ended = tokio::select! {
-        ended = node.run(clients, stop.clone()) => ended,
+        ended = node.run(&entrance, stop.clone()) => ended,
         () = stop.cancelled() => Ok(()),
     };
     node.tasks.stop().cancel();
@@ -160,11 +168,11 @@ impl Node {
         }
     }
 
-    async fn run(&self, clients: Vec<Listener>, stop: CancellationToken) -> anyhow::Result<()> {
+    async fn run(&self, entrance: &Entrance, stop: CancellationToken) -> anyhow::Result<()> {
         let driver = self.start().await?;
         let handle = driver.handle.clone();
         let served = tokio::select! {
-            served = self.serve(clients, &handle) => served,
+            served = self.serve(entrance, &handle) => served,
             reason = handle.stopped() => Err(anyhow::anyhow!("{reason}")),
             () = stop.cancelled() => Ok(()),
         };
@@ -298,7 +306,7 @@ impl Node {
     }
 
     /// Publishes this member, then serves clients until the node stops.
-    async fn serve(&self, listeners: Vec<Listener>, handle: &Handle) -> anyhow::Result<()> {
+    async fn serve(&self, entrance: &Entrance, handle: &Handle) -> anyhow::Result<()> {
         self.publish(handle).await?;
         let membership = self
             .station
@@ -321,14 +329,11 @@ impl Node {
                 let _stopped = stop.run_until_cancelled(tending).await;
             });
         }
-        for listener in &listeners {
-            info!("listening for clients on {}", listener.describe());
-        }
+        entrance.open(ClientPort::new(&context, routes));
         info!(name = self.config.name, "ready to serve client requests");
         ready::status("serving");
         ready::ready();
-        let options = daemon::http::Options::default();
-        server::serve(listeners, context, routes, options, self.tasks.stop().clone()).await;
+        handle.stopping().await;
         Ok(())
     }
 

@@ -1,13 +1,13 @@
 //! The client port: HTTP/1, HTTP/2 and gRPC on every listener, each request handed to the front it means.
 
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use daemon::http::Options;
 use daemon::listen::Listener;
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::{Body as HttpBody, Incoming};
 use hyper::service::service_fn;
 use tokio::task::JoinSet;
@@ -95,26 +95,62 @@ impl ClientPort {
 }
 
 fn is_grpc(headers: &HeaderMap) -> bool {
-    let content_type = headers.get(CONTENT_TYPE).map(http::HeaderValue::as_bytes);
+    let content_type = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
     content_type.is_some_and(|text| text.starts_with(b"application/grpc"))
+}
+
+/// The client port from its first moment on: until the node can serve, it says so.
+#[derive(Default)]
+pub struct Entrance(OnceLock<ClientPort>);
+
+impl Entrance {
+    /// From now on requests are answered. Only the first call counts.
+    pub fn open(&self, port: ClientPort) {
+        let _was_open = self.0.set(port);
+    }
+
+    async fn answer<B>(&self, request: Request<B>) -> Response<Body>
+    where
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        match self.0.get() {
+            Some(port) => port.answer(request).await,
+            None if is_grpc(request.headers()) => {
+                let status = tonic::Status::unavailable("etcdserver: not ready: waiting for the cluster");
+                status.into_http::<tonic::body::Body>().map(Body::Grpc)
+            }
+            None if request.uri().path() == "/health" => {
+                let body = r#"{"health":"false","reason":"waiting for the cluster"}"#;
+                answer::whole(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    HeaderValue::from_static("application/json"),
+                    body,
+                )
+            }
+            // Clients of the v2 API take any 503 for "no leader here" and ask another endpoint.
+            None => answer::text_error(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "not ready: waiting for the cluster",
+            ),
+        }
+    }
 }
 
 /// Serves the client port on all listeners until `stop` is cancelled and the last connection is gone. Never
 /// fails: see [`daemon::http::serve`]. Watches end with the node ([`crate::driver::Handle::stopping`]).
 pub async fn serve(
     listeners: Vec<Listener>,
-    context: Arc<Context>,
-    grpc: Routes,
+    entrance: Arc<Entrance>,
     options: Options,
     stop: CancellationToken,
 ) {
-    let port = Arc::new(ClientPort::new(&context, grpc));
     let mut loops = JoinSet::new();
     for listener in listeners {
-        let port = Arc::clone(&port);
+        let entrance = Arc::clone(&entrance);
         let service = service_fn(move |request: Request<Incoming>| {
-            let port = Arc::clone(&port);
-            async move { Ok::<_, Infallible>(port.answer(request).await) }
+            let entrance = Arc::clone(&entrance);
+            async move { Ok::<_, Infallible>(entrance.answer(request).await) }
         });
         loops.spawn(daemon::http::serve(
             listener,

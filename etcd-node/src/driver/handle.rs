@@ -243,7 +243,8 @@ impl Handle {
             command: Box::new(command),
             reply,
         })?;
-        outcome.await.unwrap_or(Err(ProposeError::Stopping))
+        // The thread ended without a word, as it does when the log fails: nobody can tell.
+        outcome.await.unwrap_or(Err(ProposeError::Uncertain))
     }
 
     /// Renews a lease, together with all others that ask within 500 ms; the full ttl in seconds, or 0 when there
@@ -310,7 +311,8 @@ impl Handle {
             change: Box::new(change),
             reply,
         })?;
-        outcome.await.unwrap_or(Err(ProposeError::Stopping))
+        // The thread ended without a word, as it does when the log fails: nobody can tell.
+        outcome.await.unwrap_or(Err(ProposeError::Uncertain))
     }
 
     /// Takes in what a peer handed to us as leader.

@@ -33,6 +33,8 @@ const FORWARDS_MAX: usize = 4_096;
 const FORWARD_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pauses between two attempts to connect.
 const RECONNECT: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+/// Failures in a row before they are told: about half a second.
+const FAILURES_TOLD: u32 = 3;
 /// Raft's number of the snapshot message.
 const SNAPSHOT_MESSAGE: u32 = 7;
 
@@ -247,16 +249,17 @@ struct PeerTask {
 impl PeerTask {
     async fn run(mut self) {
         let mut backoff = Backoff::new(RECONNECT.0, RECONNECT.1, random_seed());
-        let mut is_known_down = false;
+        // The first failures are usual: a newcomer's port answers before it is a member.
+        let mut is_told = false;
         loop {
             let (reason, was_up) = self.stream().await;
             if was_up {
                 backoff.reset();
-                is_known_down = false;
+                is_told = false;
             }
-            if !is_known_down {
+            if !is_told && backoff.failures() >= FAILURES_TOLD {
                 tracing::warn!(peer = %self.peer, reason, "peer is not reachable");
-                is_known_down = true;
+                is_told = true;
             }
             let _full = self.sender.handle.order(Order::Unreachable { to: self.peer });
             tokio::time::sleep(backoff.next_wait()).await;

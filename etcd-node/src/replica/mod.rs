@@ -404,6 +404,8 @@ impl Replica {
             self.take_ready(out);
             self.release(out);
         }
+        // raft has decided on it: what was not taken is not needed.
+        self.received = None;
         self.draw_election_timeout();
         out.wants_checkpoint |= self.raft.store().is_offer_wanted();
         let ready = self.reads.ready(self.applied.index.get());
@@ -841,10 +843,9 @@ impl Replica {
             index, metadata.index,
             "the received state is not that of the message"
         );
-        assert!(
-            self.under_way.is_none() && self.committed.is_empty(),
-            "entries wait below a snapshot"
-        );
+        // What was committed and waits for apply is part of it.
+        self.under_way = None;
+        self.committed.clear();
         self.raft.mut_store().restore(snapshot);
         self.applied = store.position();
         self.read_alarms(&store);

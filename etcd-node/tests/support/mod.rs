@@ -19,7 +19,7 @@ use etcd_node::driver::{
 };
 use etcd_node::metrics::Metrics;
 use etcd_node::replica::{Recovered, Settings};
-use etcd_node::server;
+use etcd_node::server::{self, ClientPort, Entrance};
 use etcd_node::wal::{self, Identity, LogPosition};
 use proto::ids::{ClusterId, LogIndex, NodeId, Term};
 use proto::log::Proposal;
@@ -106,13 +106,9 @@ impl Node {
         };
         let address = tcp.local_addr().unwrap();
         let grpc = v3::routes(Arc::clone(&context));
-        let serving = tokio::spawn(server::serve(
-            vec![listener],
-            context,
-            grpc,
-            options,
-            stop.clone(),
-        ));
+        let entrance = Arc::new(Entrance::default());
+        entrance.open(ClientPort::new(&context, grpc));
+        let serving = tokio::spawn(server::serve(vec![listener], entrance, options, stop.clone()));
         let node = Self {
             address,
             handle,
