@@ -51,10 +51,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     let options = daemon::http::Options::default();
     let serving = server::serve(clients, Arc::clone(&entrance), options, node.tasks.stop().clone());
     node.tasks.spawn("client port", serving);
-    let ended = tokio::select! {
-        ended = node.run(&entrance, stop.clone()) => ended,
-        () = stop.cancelled() => Ok(()),
-    };
+    let ended = node.run(&entrance, stop).await;
     node.tasks.stop().cancel();
     if let Err(unfinished) = node.tasks.join(STOP_DEADLINE).await {
         warn!(%unfinished, "some tasks did not end");
@@ -169,7 +166,10 @@ impl Node {
     }
 
     async fn run(&self, entrance: &Entrance, stop: CancellationToken) -> anyhow::Result<()> {
-        let driver = self.start().await?;
+        let driver = tokio::select! {
+            driver = self.start() => driver?,
+            () = stop.cancelled() => return Ok(()),
+        };
         let handle = driver.handle.clone();
         let served = tokio::select! {
             served = self.serve(entrance, &handle) => served,
