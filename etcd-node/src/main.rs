@@ -13,6 +13,9 @@ use etcd_node::node;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// etcd 0.4 wrote `ETCD_SNAPSHOT_COUNT` without the second underscore.
+const OLD_SNAPSHOT_COUNT: &str = "ETCD_SNAPSHOTCOUNT";
+
 /// The command line cannot be understood.
 const EXIT_USAGE: u8 = 2;
 
@@ -50,20 +53,43 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     drop(out);
-    match run(&args) {
+    match run(args, &command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&format!("{error:#}"), 1),
     }
 }
 
-fn run(args: &Args) -> anyhow::Result<()> {
-    let config = Config::new(args).map_err(anyhow::Error::msg)?;
+fn run(mut args: Args, command: &clap::Command) -> anyhow::Result<()> {
+    if args.snapshot_count.is_none() {
+        args.snapshot_count = std::env::var(OLD_SNAPSHOT_COUNT).ok();
+    }
+    let config = Config::new(&args).map_err(anyhow::Error::msg)?;
     log::init(&args.log)?;
+    for name in unknown_variables(command) {
+        tracing::warn!(
+            variable = name,
+            "unknown environment variable, not used by this version"
+        );
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let stop = signal::stop_token()?;
         node::run(config, stop).await
     })
+}
+
+/// `ETCD_*` variables that no flag reads: most often a slip of the pen.
+fn unknown_variables(command: &clap::Command) -> Vec<String> {
+    let known: Vec<_> = command
+        .get_arguments()
+        .filter_map(|argument| argument.get_env())
+        .collect();
+    std::env::vars_os()
+        .map(|(name, _)| name)
+        .filter(|name| !known.contains(&name.as_os_str()) && name != OLD_SNAPSHOT_COUNT)
+        .filter_map(|name| name.into_string().ok())
+        .filter(|name| name.starts_with("ETCD_"))
+        .collect()
 }
 
 /// clap explains over several lines; the first says what is wrong.
