@@ -14,6 +14,7 @@ mod membership;
 mod proposals;
 mod reads;
 mod tenure;
+mod traffic;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -37,6 +38,7 @@ use proposals::{Parked, Proposals};
 use reads::Reads;
 pub use proposals::Token;
 pub use tenure::Clock;
+pub use traffic::Append;
 use tenure::Tenure;
 
 /// One entry of the log at most (keyspace rules, section 5).
