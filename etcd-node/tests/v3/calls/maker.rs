@@ -159,12 +159,12 @@ impl Maker {
                 self.draw.within(-1, 0)
             },
             sort_order: if is_sorted {
-                i32::try_from(self.draw.below(3)).unwrap()
+                i32::try_from(self.draw.below(3)).expect("a small number")
             } else {
                 0
             },
             sort_target: if is_sorted {
-                i32::try_from(self.draw.below(5)).unwrap()
+                i32::try_from(self.draw.below(5)).expect("a small number")
             } else {
                 0
             },
@@ -201,8 +201,8 @@ impl Maker {
             _ => TargetUnion::Lease(self.lease_id()),
         };
         Compare {
-            result: i32::try_from(self.draw.below(4)).unwrap(),
-            target: i32::try_from(target).unwrap(),
+            result: i32::try_from(self.draw.below(4)).expect("a small number"),
+            target: i32::try_from(target).expect("a small number"),
             key: self.key(),
             target_union: if self.draw.one_in(20) {
                 None

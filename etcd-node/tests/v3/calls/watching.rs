@@ -47,7 +47,7 @@ impl Watching {
             let opened = client.watch(ReceiverStream::new(outgoing)).await;
             let mut responses = opened.expect("a watch stream").into_inner();
             while let Ok(Some(response)) = responses.message().await {
-                filling.responses.lock().unwrap().push(response);
+                filling.responses.lock().expect("nobody panicked").push(response);
                 filling.arrived.notify_waiters();
             }
         });
@@ -67,7 +67,7 @@ impl Watching {
 
     /// How many responses came so far.
     fn mark(&self) -> usize {
-        self.inbox.responses.lock().unwrap().len()
+        self.inbox.responses.lock().expect("nobody panicked").len()
     }
 
     /// The first response from `mark` on that is wanted.
@@ -75,7 +75,7 @@ impl Watching {
         deadline(what, async {
             loop {
                 let arrived = self.inbox.arrived.notified();
-                let found = self.inbox.responses.lock().unwrap()[mark..]
+                let found = self.inbox.responses.lock().expect("nobody panicked")[mark..]
                     .iter()
                     .find(|one| wanted(one))
                     .cloned();
@@ -137,7 +137,7 @@ impl Watching {
     /// What each watch has shown.
     pub(crate) fn seen(&self) -> BTreeMap<i64, Seen> {
         let mut all: BTreeMap<i64, Seen> = BTreeMap::new();
-        for response in self.inbox.responses.lock().unwrap().iter() {
+        for response in self.inbox.responses.lock().expect("nobody panicked").iter() {
             if response.created || response.watch_id == -1 {
                 continue;
             }
@@ -170,7 +170,7 @@ impl Watching {
     pub(crate) fn check(&self) {
         let mut told = 0;
         let mut last: BTreeMap<i64, i64> = BTreeMap::new();
-        for response in self.inbox.responses.lock().unwrap().iter() {
+        for response in self.inbox.responses.lock().expect("nobody panicked").iter() {
             let revision = response.header.expect("a header").revision;
             assert!(revision >= told, "header went back from {told}: {response:?}");
             told = revision;
