@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
+use crate::authority::Mender;
 use crate::backoff::Backoff;
 use crate::listen::Listener;
 
@@ -226,6 +227,7 @@ impl Connection {
         let io = TokioIo::new(Counted {
             stream,
             bytes_read: Arc::clone(&bytes_read),
+            mender: Mender::default(),
         });
         let counter = Arc::clone(&requests);
         let service = service_fn(move |mut request: Request<Incoming>| {
@@ -301,10 +303,11 @@ impl Stream {
     }
 }
 
-/// A stream that counts what it reads, up to the length that matters.
+/// A stream that counts what it reads, up to the length that matters, and mends it ([`crate::authority`]).
 struct Counted {
     stream: Stream,
     bytes_read: Arc<AtomicUsize>,
+    mender: Mender,
 }
 
 impl AsyncRead for Counted {
@@ -323,6 +326,7 @@ impl AsyncRead for Counted {
         if read > 0 && this.bytes_read.load(Ordering::Relaxed) < PREFACE_BYTES {
             this.bytes_read.fetch_add(read, Ordering::Relaxed);
         }
+        this.mender.mend(&mut buffer.filled_mut()[before..]);
         polled
     }
 }

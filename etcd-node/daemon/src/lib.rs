@@ -22,4 +22,6 @@ pub mod listen;
 
 pub mod http;
 
+mod authority;
+
 pub mod backoff;

@@ -8,6 +8,7 @@ mod checkpoints;
 mod handle;
 mod keep_alive;
 mod raft_thread;
+mod traffic;
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -26,6 +27,7 @@ pub use handle::{Answer, Handle, Order, ProposeError, ReadError, Role, Status};
 use handle::{Shared, StoreCell};
 use keep_alive::KeepAlives;
 use raft_thread::{LogEnd, RaftThread};
+use traffic::Traffic;
 
 use crate::metrics::Metrics;
 use crate::replica::{Recovered, Replica, Settings};
@@ -130,6 +132,7 @@ impl Parts {
             end,
             checkpoints: checkpoints::Checkpoints::new(start.checkpoints, start.policy),
             transport: start.transport,
+            traffic: Traffic::new(Arc::clone(&start.metrics)),
             metrics: start.metrics,
             waiters: raft_thread::Waiters::default(),
             started: std::time::Instant::now(),

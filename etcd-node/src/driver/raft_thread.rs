@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 
 use super::checkpoints::Checkpoints;
 use super::handle::wall_clock;
+use super::traffic::Traffic;
 use super::{Answer, Handle, Order, ProposeError, ReadError, Status, Transport};
 use crate::metrics::Metrics;
 use crate::replica::{Clock, Effects, Input, Persist, Replica, Token};
@@ -80,6 +81,7 @@ pub(super) struct RaftThread {
     pub(super) checkpoints: Checkpoints,
     pub(super) transport: Box<dyn Transport>,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) traffic: Traffic,
     pub(super) waiters: Waiters,
     pub(super) started: Instant,
 }
@@ -182,7 +184,10 @@ impl RaftThread {
                 },
                 _ => return,
             },
-            Order::Message { sender, message } => Input::Message { sender, message },
+            Order::Message { sender, message } => {
+                self.traffic.received(sender, &message);
+                Input::Message { sender, message }
+            }
             Order::Snapshot {
                 sender,
                 message,
@@ -193,7 +198,10 @@ impl RaftThread {
                 store,
             },
             Order::SnapshotSent { to, is_done } => Input::SnapshotSent { to, is_done },
-            Order::Unreachable { to } => Input::Unreachable { to },
+            Order::Unreachable { to } => {
+                self.traffic.lost(to);
+                Input::Unreachable { to }
+            }
             Order::CheckpointDone { metadata, bytes } => {
                 self.checkpoints.done(&metadata, bytes, &self.log.handle());
                 Input::Offer { metadata }
@@ -231,7 +239,7 @@ impl RaftThread {
         self.replica.has_committed()
     }
 
-    fn note_leader(&self, status: &Status) {
+    fn note_leader(&mut self, status: &Status) {
         let old = self.handle.shared.status.borrow().leader;
         if old == status.leader {
             return;
@@ -241,6 +249,7 @@ impl RaftThread {
         } else {
             tracing::info!(leader = %status.leader, term = %status.term, "leader known");
             self.metrics.server.leader_changed(status.leader);
+            self.traffic.leader_changed();
         }
     }
 
@@ -268,6 +277,7 @@ impl RaftThread {
             self.install(*store);
         }
         if !effects.send.is_empty() {
+            self.traffic.sent(&effects.send);
             self.transport.send(std::mem::take(&mut effects.send));
         }
         self.persist(std::mem::take(&mut effects.persist));

@@ -14,6 +14,7 @@ mod membership;
 mod proposals;
 mod reads;
 mod tenure;
+mod traffic;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -38,6 +39,7 @@ use proposals::{Parked, Proposals};
 use reads::Reads;
 pub use tenure::Clock;
 use tenure::Tenure;
+pub use traffic::Append;
 
 /// One entry of the log at most (keyspace rules, section 5).
 pub const ENTRY_BYTES_MAX: usize = 12 << 20;

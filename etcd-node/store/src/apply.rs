@@ -68,6 +68,14 @@ impl Store {
     /// # Panics
     /// When the position is not the one after the last, or an entry is still under way.
     pub fn apply(&mut self, position: Position, entry: Entry) -> Progress {
+        self.apply_slice(position, entry, FIRST_SLICE_RECORDS)
+    }
+
+    /// As [`Store::apply`], with a first slice of at most `records_max` records.
+    ///
+    /// # Panics
+    /// As [`Store::apply`].
+    pub fn apply_slice(&mut self, position: Position, entry: Entry, records_max: usize) -> Progress {
         assert!(
             self.running.is_none(),
             "entry {} is applied while another is under way",
@@ -88,7 +96,7 @@ impl Store {
         digest.numbers(Tag::Entry, [position.index.get()]);
         let edit = Edit::new(stamp, self.keyspace.revision, self.keyspace.v2_index, digest);
         let work = self.begin(entry, stamp);
-        self.advance(Running { position, edit, work }, FIRST_SLICE_RECORDS)
+        self.advance(Running { position, edit, work }, records_max)
     }
 
     /// Goes on with the entry under way, touching at most `records_max` records.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use proto::ids::{ClusterId, LogIndex, Revision, V2Index};
+use proto::ids::{ClusterId, LogIndex, Revision};
 use proto::time::Timestamp;
 
 use crate::View;
@@ -11,9 +11,7 @@ use crate::command::Position;
 use crate::digest::{Digest, Tag};
 use crate::members::{Member, Members};
 use crate::mvcc::Keyspace;
-
-/// The v2 index of a fresh cluster, so that its first user write is index 4 (keyspace rules, section 1).
-pub(crate) const V2_INDEX_FOUNDED: V2Index = V2Index::new(3);
+use crate::v2::V2_INDEX_FOUNDED;
 
 /// What a founded cluster starts from: the base checkpoint that joiners receive.
 #[derive(Clone, Debug)]

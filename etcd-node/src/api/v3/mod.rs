@@ -4,7 +4,6 @@
 //! Reading order: [`kv`] shows the shape of every call (check, propose or confirm a read, complete the header);
 //! `watch` is the one with a life of its own.
 
-mod check;
 mod cluster;
 mod header;
 mod health;
@@ -12,6 +11,7 @@ mod kv;
 mod leader;
 mod lease;
 mod maintenance;
+mod oversize;
 mod refuse;
 mod stream;
 mod watch;
@@ -27,6 +27,7 @@ use proto::etcdserverpb::watch_server::WatchServer;
 use proto::health::health_server::HealthServer;
 use tonic::service::Routes;
 use tonic::service::interceptor::InterceptedService;
+use tower::util::MapResponseLayer;
 
 use super::Context;
 
@@ -72,7 +73,7 @@ pub fn routes_with(context: &Arc<Context>, options: Options) -> Routes {
     let maintenance = MaintenanceServer::new(maintenance::Service::new(Arc::clone(context)));
     let health = HealthServer::new(health::Service::new(Arc::clone(context)));
     let required = leader::Required::new(context.handle.clone());
-    Routes::default()
+    let services = Routes::default()
         .add_service(InterceptedService::new(
             kv.max_decoding_message_size(MESSAGE_BYTES_MAX),
             required.clone(),
@@ -94,7 +95,8 @@ pub fn routes_with(context: &Arc<Context>, options: Options) -> Routes {
             required,
         ))
         .add_service(health.max_decoding_message_size(MESSAGE_BYTES_MAX))
-        .prepare()
+        .into_axum_router();
+    Routes::from(services.layer(MapResponseLayer::new(oversize::translate))).prepare()
 }
 
 /// A random number from the operating system's seed; nothing that must stay secret.

@@ -99,7 +99,12 @@ impl<T: State> Chain<T> {
 
     /// Whether no reader at or above `floor` finds anything here.
     pub(crate) fn is_gone(&self, floor: Revision) -> bool {
-        self.older.is_empty() && self.newest.state.is_absent() && self.newest.revision <= floor
+        self.is_void() && self.newest.revision <= floor
+    }
+
+    /// Whether no reader at any revision finds anything here: what one revision made and took away again.
+    pub(crate) fn is_void(&self) -> bool {
+        self.older.is_empty() && self.newest.state.is_absent()
     }
 
     /// The versions that readers from `floor` to `top` see, oldest first; a leading absence is left out.

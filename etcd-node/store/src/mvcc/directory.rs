@@ -175,6 +175,7 @@ impl Directories {
             }
             Replaced::SameRevision(old) => old.exists(),
         };
+        let is_void = entry.chain.is_void();
         match (existed, exists) {
             (false, true) => {
                 self.sizes.live += sizes::directory(path);
@@ -182,7 +183,15 @@ impl Directories {
             }
             (true, false) => {
                 self.sizes.live -= sizes::directory(path);
-                self.sizes.supersede(sizes::directory(path));
+                if is_void {
+                    assert_eq!(
+                        entry.children, 0,
+                        "{path} is no directory and yet holds something"
+                    );
+                    self.map.remove(path);
+                } else {
+                    self.sizes.supersede(sizes::directory(path));
+                }
             }
             (true, true) | (false, false) => {}
         }

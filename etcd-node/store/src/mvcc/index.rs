@@ -102,10 +102,15 @@ impl KeyIndex {
         versions.newest().state.as_ref()?;
         let stored = stored.clone();
         let replaced = versions.push(revision, None);
+        let is_void = versions.is_void();
         let prev = self.weigh_replaced(replaced).expect("only a live key is deleted");
         self.live -= 1;
         self.sizes.live -= sizes::key(key);
-        self.sizes.supersede(sizes::key(key));
+        if is_void {
+            self.map.remove(key);
+        } else {
+            self.sizes.supersede(sizes::key(key));
+        }
         Some((stored, prev))
     }
 

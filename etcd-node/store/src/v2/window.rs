@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use proto::ids::V2Index;
 
-use super::{Event, Outdated, WINDOW_EVENTS};
-use crate::store::V2_INDEX_FOUNDED;
+use super::{Event, Outdated, V2_INDEX_FOUNDED, WINDOW_EVENTS};
 
 /// The ring. Compaction does not touch it, and a checkpoint carries it.
 #[derive(Debug, Default)]
@@ -29,15 +28,27 @@ impl Window {
         self.events.iter()
     }
 
-    /// Events from this index on. What founding itself took as indexes was no event: a window that still holds
-    /// the first event of all reaches back to any index.
+    /// Events from this index on.
     pub(crate) fn since(&self, from: V2Index, events_max: usize) -> Result<Vec<Arc<Event>>, Outdated> {
-        let first = self.events.front().map_or(V2Index::ZERO, |event| event.index);
-        if from < first && first > V2_INDEX_FOUNDED.next() {
-            return Err(Outdated { oldest: first });
+        let oldest = self.oldest();
+        if from < oldest {
+            return Err(Outdated { oldest });
         }
         let start = self.events.partition_point(|event| event.index < from);
         Ok(self.events.iter().skip(start).take(events_max).cloned().collect())
+    }
+
+    /// The oldest index that can be asked for. The indexes that founding used up hold no events; they count
+    /// as if they did, as in the originals, until the ring has turned past them.
+    fn oldest(&self) -> V2Index {
+        let (Some(first), Some(last)) = (self.events.front(), self.events.back()) else {
+            return V2Index::ZERO;
+        };
+        if first.index > V2_INDEX_FOUNDED.next() {
+            return first.index;
+        }
+        let events = u64::try_from(WINDOW_EVENTS).expect("a small number");
+        V2Index::new((last.index.get() + 1).saturating_sub(events))
     }
 }
 
@@ -57,19 +68,22 @@ mod tests {
     }
 
     #[test]
-    fn the_window_reaches_back_to_the_founding_until_it_loses_an_event() {
+    fn the_window_reaches_back_to_the_newest_index_less_999() {
         let mut window = Window::default();
         assert_eq!(window.since(V2Index::new(1), 10), Ok(Vec::new()));
-        for index in 4..1004 {
-            window.extend(&[event(index)]);
+        let mut next = 4;
+        for last in [4, 900, 1002, 1003, 1004, 2500] {
+            while next <= last {
+                window.extend(&[event(next)]);
+                next += 1;
+            }
+            let oldest = V2Index::new(last.saturating_sub(999));
+            let first = V2Index::new(oldest.get().max(4));
+            assert_eq!(window.since(oldest, 1).unwrap()[0].index, first, "newest {last}");
+            if oldest.get() > 0 {
+                let before = V2Index::new(oldest.get() - 1);
+                assert_eq!(window.since(before, 1), Err(Outdated { oldest }), "newest {last}");
+            }
         }
-        assert_eq!(
-            window.since(V2Index::new(1), 1).unwrap()[0].index,
-            V2Index::new(4)
-        );
-        window.extend(&[event(1004)]);
-        let oldest = V2Index::new(5);
-        assert_eq!(window.since(V2Index::new(4), 1), Err(Outdated { oldest }));
-        assert_eq!(window.since(oldest, 1).unwrap()[0].index, oldest);
     }
 }

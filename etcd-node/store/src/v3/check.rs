@@ -121,7 +121,7 @@ impl Writes {
         let mut writes = Self::default();
         for operation in operations {
             if let Some(Request::RequestDeleteRange(delete)) = &operation.request {
-                writes.deletes.push(forbidden_by(delete));
+                writes.deletes.extend(forbidden_by(delete));
             }
         }
         for operation in operations {
@@ -164,11 +164,221 @@ impl Writes {
     }
 }
 
-/// Where a delete forbids puts. etcd overlooks a delete "from this key on" but for the key itself, and people
-/// may rely on it: delete everything, then put, in one transaction. The operations run in order.
-fn forbidden_by(delete: &DeleteRangeRequest) -> KeyRange {
+/// Where a delete forbids puts. etcd overlooks a delete "from this key on" altogether, and people may rely on
+/// it: delete everything, then put, in one transaction. The operations run in order.
+fn forbidden_by(delete: &DeleteRangeRequest) -> Option<KeyRange> {
     match KeyRange::new(delete.key.clone(), delete.range_end.clone()) {
-        KeyRange::From(key) => KeyRange::One(key),
-        range @ (KeyRange::One(_) | KeyRange::Span { .. }) => range,
+        KeyRange::From(_) => None,
+        range @ (KeyRange::One(_) | KeyRange::Span { .. }) => Some(range),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::etcdserverpb::Compare;
+
+    use super::*;
+
+    fn op(request: Request) -> RequestOp {
+        RequestOp {
+            request: Some(request),
+        }
+    }
+
+    fn put_op(key: &'static str) -> RequestOp {
+        op(Request::RequestPut(PutRequest {
+            key: key.into(),
+            ..Default::default()
+        }))
+    }
+
+    fn get_op(key: &'static str) -> RequestOp {
+        op(Request::RequestRange(RangeRequest {
+            key: key.into(),
+            ..Default::default()
+        }))
+    }
+
+    fn delete_op(key: &'static str, end: &'static str) -> RequestOp {
+        op(Request::RequestDeleteRange(DeleteRangeRequest {
+            key: key.into(),
+            range_end: end.into(),
+            prev_kv: false,
+        }))
+    }
+
+    fn txn_op(success: Vec<RequestOp>, failure: Vec<RequestOp>) -> RequestOp {
+        op(Request::RequestTxn(TxnRequest {
+            compare: vec![],
+            success,
+            failure,
+        }))
+    }
+
+    fn of(success: Vec<RequestOp>) -> TxnRequest {
+        TxnRequest {
+            compare: vec![],
+            success,
+            failure: vec![],
+        }
+    }
+
+    #[test]
+    fn single_requests() {
+        let key = Bytes::from_static(b"k");
+        assert_eq!(range(&RangeRequest::default()), Err(Refusal::EmptyKey));
+        let sorted = |sort_order, sort_target| RangeRequest {
+            key: key.clone(),
+            sort_order,
+            sort_target,
+            ..Default::default()
+        };
+        assert_eq!(range(&sorted(2, 4)), Ok(()));
+        assert_eq!(range(&sorted(3, 0)), Err(Refusal::InvalidSortOption));
+        assert_eq!(range(&sorted(0, 5)), Err(Refusal::InvalidSortOption));
+        assert_eq!(
+            delete_range(&DeleteRangeRequest::default()),
+            Err(Refusal::EmptyKey)
+        );
+        let base = PutRequest {
+            key,
+            ..Default::default()
+        };
+        let table = [
+            (PutRequest::default(), Err(Refusal::EmptyKey)),
+            (
+                PutRequest {
+                    ignore_value: true,
+                    ..base.clone()
+                },
+                Ok(()),
+            ),
+            (
+                PutRequest {
+                    ignore_value: true,
+                    value: "v".into(),
+                    ..base.clone()
+                },
+                Err(Refusal::ValueProvided),
+            ),
+            (
+                PutRequest {
+                    ignore_lease: true,
+                    lease: 3,
+                    ..base.clone()
+                },
+                Err(Refusal::LeaseProvided),
+            ),
+            (
+                PutRequest {
+                    ignore_lease: true,
+                    value: "v".into(),
+                    ..base
+                },
+                Ok(()),
+            ),
+        ];
+        for (request, expected) in table {
+            assert_eq!(put(&request), expected, "{request:?}");
+        }
+    }
+
+    #[test]
+    fn parts_of_a_transaction_are_checked_wherever_they_stand() {
+        assert_eq!(txn(&of(vec![put_op("")])), Err(Refusal::EmptyKey));
+        assert_eq!(
+            txn(&of(vec![txn_op(vec![], vec![get_op("")])])),
+            Err(Refusal::EmptyKey)
+        );
+        assert_eq!(
+            txn(&of(vec![RequestOp { request: None }])),
+            Err(Refusal::KeyNotFound)
+        );
+        let comparing = TxnRequest {
+            compare: vec![Compare::default()],
+            success: vec![],
+            failure: vec![],
+        };
+        assert_eq!(txn(&comparing), Err(Refusal::EmptyKey));
+    }
+
+    #[test]
+    fn operations_count_the_widest_list_and_add_up_with_nesting() {
+        let gets = |count| vec![get_op("k"); count];
+        assert_eq!(txn(&of(gets(128))), Ok(()));
+        assert_eq!(txn(&of(gets(129))), Err(Refusal::TooManyOperations));
+        let both = TxnRequest {
+            compare: vec![],
+            success: gets(128),
+            failure: gets(128),
+        };
+        assert_eq!(txn(&both), Ok(()), "only one branch runs");
+        assert_eq!(txn(&of(vec![txn_op(gets(127), vec![])])), Ok(()));
+        assert_eq!(
+            txn(&of(vec![txn_op(gets(128), vec![])])),
+            Err(Refusal::TooManyOperations)
+        );
+        let nested = |levels: usize| {
+            (1..levels).fold(of(gets(1)), |inner, _| of(vec![op(Request::RequestTxn(inner))]))
+        };
+        assert_eq!(txn(&nested(TXN_DEPTH_MAX)), Ok(()));
+        assert_eq!(txn(&nested(TXN_DEPTH_MAX + 1)), Err(Refusal::TooManyOperations));
+        let wide = |inner: usize| of(vec![txn_op(gets(inner), gets(inner)); 64]);
+        assert_eq!(txn(&wide(15)), Ok(()), "64 and 1,920 operations");
+        assert_eq!(
+            txn(&wide(16)),
+            Err(Refusal::TooManyOperations),
+            "64 and 2,048 operations"
+        );
+    }
+
+    #[test]
+    fn no_key_is_written_twice() {
+        let twice = Err(Refusal::DuplicateKey);
+        let table = [
+            (vec![put_op("a"), put_op("b")], Ok(())),
+            (vec![put_op("a"), put_op("a")], twice.clone()),
+            (vec![put_op("a"), delete_op("a", "")], twice.clone()),
+            (vec![delete_op("a", "c"), put_op("b")], twice.clone()),
+            (vec![delete_op("a", "c"), put_op("c")], Ok(())),
+            (vec![delete_op("a", "\0"), put_op("a")], Ok(())),
+            (vec![delete_op("a", "\0"), put_op("b")], Ok(())),
+            (vec![delete_op("a", "c"), delete_op("b", "")], Ok(())),
+            (vec![txn_op(vec![put_op("a")], vec![put_op("a")])], Ok(())),
+            (
+                vec![txn_op(vec![put_op("a")], vec![]), put_op("a")],
+                twice.clone(),
+            ),
+            (
+                vec![txn_op(vec![], vec![put_op("a")]), put_op("a")],
+                twice.clone(),
+            ),
+            (
+                vec![txn_op(vec![delete_op("a", "")], vec![]), put_op("a")],
+                twice.clone(),
+            ),
+            (
+                vec![
+                    txn_op(vec![put_op("a")], vec![]),
+                    txn_op(vec![], vec![put_op("a")]),
+                ],
+                twice.clone(),
+            ),
+            (
+                vec![delete_op("a", ""), txn_op(vec![put_op("a")], vec![])],
+                twice.clone(),
+            ),
+            (vec![txn_op(vec![delete_op("a", "")], vec![put_op("a")])], Ok(())),
+        ];
+        for (success, expected) in table {
+            let text = format!("{success:?}");
+            assert_eq!(txn(&of(success.clone())), expected, "{text}");
+            let failing = TxnRequest {
+                compare: vec![],
+                success: vec![],
+                failure: success,
+            };
+            assert_eq!(txn(&failing), expected, "as failure: {text}");
+        }
     }
 }

@@ -281,10 +281,10 @@ fn refuse(keyspace: &Keyspace, program: &[Instruction]) -> Result<(), Refusal> {
             if range.revision > keyspace.revision.get() {
                 return Err(Refusal::FutureRevision);
             }
-            if keyspace
-                .compacted
-                .is_some_and(|compacted| range.revision < compacted.get())
-            {
+            // Alone a Range of any negative revision reads the newest; here etcd compares it with the compacted
+            // revision, which is -1 before the first compaction.
+            let compacted = keyspace.compacted.map_or(-1, proto::ids::Revision::get);
+            if range.revision < compacted {
                 return Err(Refusal::Compacted);
             }
         }

@@ -13,6 +13,7 @@ use proto::key::KeyRange;
 use proto::mvccpb::event::EventType;
 use proto::mvccpb::{Event, KeyValue};
 use store::mvcc::Record;
+use store::v3::key_value;
 use store::{Change, KeyWrite};
 
 /// A response that has reached this many bytes of events takes no further revision: it bounds what one watch
@@ -55,7 +56,7 @@ impl Selection {
         }
     }
 
-    fn event(&self, write: &KeyWrite, revision: Revision) -> Option<Event> {
+    fn event(&self, change: &Change, write: &KeyWrite) -> Option<Event> {
         let is_wanted = if write.record.is_some() {
             self.puts
         } else {
@@ -64,22 +65,17 @@ impl Selection {
         if !is_wanted || !self.range.contains(&write.key) {
             return None;
         }
-        let (kind, kv) = match &write.record {
-            Some(record) => (EventType::Put, key_value(write, record)),
-            None => {
-                let kv = KeyValue {
-                    key: write.key.clone(),
-                    mod_revision: revision.get(),
-                    ..KeyValue::default()
-                };
-                (EventType::Delete, kv)
-            }
+        let kv = match &write.record {
+            Some(record) => key_value(&write.key, record),
+            None => gone(write, change.revision),
         };
-        let prev_kv = write
-            .prev
-            .as_ref()
-            .filter(|_| self.prev_kv)
-            .map(|prev| key_value(write, prev));
+        let kind = if write.record.is_some() {
+            EventType::Put
+        } else {
+            EventType::Delete
+        };
+        let prev = if self.prev_kv { before(change, write) } else { None };
+        let prev_kv = prev.map(|prev| key_value(&write.key, prev));
         Some(Event {
             r#type: kind as i32,
             kv: Some(kv),
@@ -88,15 +84,31 @@ impl Selection {
     }
 }
 
-fn key_value(write: &KeyWrite, record: &Record) -> KeyValue {
+/// A key that was deleted, as etcd shows it.
+fn gone(write: &KeyWrite, revision: Revision) -> KeyValue {
     KeyValue {
         key: write.key.clone(),
-        create_revision: record.create_revision.get(),
-        mod_revision: record.mod_revision.get(),
-        version: record.version,
-        value: record.value.clone(),
-        lease: record.lease,
+        mod_revision: revision.get(),
+        ..KeyValue::default()
     }
+}
+
+/// What stood at the key before the whole revision: a transaction may put a key and then delete it, and then
+/// etcd shows the older value. A put that begins the key's life has nothing before it.
+fn before<'a>(change: &'a Change, write: &'a KeyWrite) -> Option<&'a Record> {
+    if write
+        .record
+        .as_ref()
+        .is_some_and(|record| record.create_revision == change.revision)
+    {
+        return None;
+    }
+    let prev = write.prev.as_deref()?;
+    if prev.mod_revision < change.revision {
+        return Some(prev);
+    }
+    let first = change.writes.iter().find(|other| other.key == write.key)?;
+    first.prev.as_deref()
 }
 
 /// Events of one response, all of whole revisions.
@@ -119,7 +131,7 @@ pub(super) fn batches(selection: &Selection, changes: &[Arc<Change>]) -> Vec<Bat
             change
                 .writes
                 .iter()
-                .filter_map(|write| selection.event(write, change.revision)),
+                .filter_map(|write| selection.event(change, write)),
         );
         if batch.events.len() == before {
             continue;
@@ -346,6 +358,34 @@ mod tests {
                 prev_kv: Some(put)
             }
         );
+    }
+
+    #[test]
+    fn the_previous_value_is_that_before_the_whole_revision() {
+        let (old, new) = (record(b"old", 2, 2), record(b"new", 2, 5));
+        let fresh = record(b"fresh", 5, 5);
+        let writes = vec![
+            ("a", Some(Arc::clone(&new)), Some(Arc::clone(&old))),
+            ("a", None, Some(new)),
+            ("b", Some(Arc::clone(&fresh)), None),
+            ("b", None, Some(fresh)),
+            ("c", None, Some(old)),
+            ("c", Some(record(b"again", 5, 5)), None),
+        ];
+        let all = WatchCreateRequest {
+            range_end: vec![0].into(),
+            prev_kv: true,
+            ..Default::default()
+        };
+        let events = batches(&Selection::of(&all), &[change(5, writes)])
+            .remove(0)
+            .events;
+        let values: Vec<Option<Bytes>> = events
+            .into_iter()
+            .map(|event| Some(event.prev_kv?.value))
+            .collect();
+        let old = Some(Bytes::from_static(b"old"));
+        assert_eq!(values, [old.clone(), old.clone(), None, None, old, None]);
     }
 
     #[test]

@@ -67,6 +67,8 @@ pub(super) struct Session {
     places: Arc<Semaphore>,
     bell: Bell,
     watches: BTreeMap<i64, Watch>,
+    /// Ids of watches that history has passed: taken, as in etcd, until the client cancels them.
+    spent: BTreeSet<i64>,
     tokens: HashMap<u64, i64>,
     last_token: u64,
     next_id: i64,
@@ -91,6 +93,7 @@ impl Session {
             places,
             bell: Bell::new(),
             watches: BTreeMap::new(),
+            spent: BTreeSet::new(),
             tokens: HashMap::new(),
             last_token: PUBLISHED,
             next_id: 0,
@@ -104,7 +107,7 @@ impl Session {
         }
     }
 
-    /// Serves the stream until the client ends it, the node stops, or a leader that the client requires is gone.
+    /// Serves the stream until the client drops it, the node stops, or a leader that the client requires is gone.
     pub(super) async fn run(
         mut self,
         mut requests: Streaming<WatchRequest>,
@@ -119,12 +122,17 @@ impl Session {
         let mut look = interval(leader::LOOK_INTERVAL);
         progress.set_missed_tick_behavior(MissedTickBehavior::Delay);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut has_more = true;
         loop {
             let input = tokio::select! {
                 () = &mut stopping => return Err(refuse::stopping()),
-                request = requests.message() => match request? {
+                request = requests.message(), if has_more => match request? {
                     Some(request) => Input::Request(request),
-                    None => return Ok(()),
+                    // A client that has nothing more to ask still hears of its watches, as in etcd.
+                    None => {
+                        has_more = false;
+                        continue;
+                    }
                 },
                 token = bell.rung() => Input::Rung(token),
                 _ = progress.tick() => Input::ProgressTick,
@@ -228,11 +236,11 @@ impl Session {
         if selection.range.is_empty() {
             return Err("mvcc: watcher range is empty".to_owned());
         }
-        if self.watches.contains_key(&request.watch_id) && request.watch_id != 0 {
+        if request.watch_id != 0 && self.is_taken(request.watch_id) {
             return Err("mvcc: duplicate watch ID provided on the WatchStream".to_owned());
         }
         let too_many = || refuse::too_many().message().to_owned();
-        if self.watches.len() >= WATCHES_PER_STREAM_MAX {
+        if self.watches.len() + self.spent.len() >= WATCHES_PER_STREAM_MAX {
             return Err(too_many());
         }
         let place = Arc::clone(&self.places)
@@ -248,11 +256,15 @@ impl Session {
 
     /// The first id from where the last assignment ended that no watch has.
     fn assign_id(&mut self) -> i64 {
-        while self.watches.contains_key(&self.next_id) {
+        while self.is_taken(self.next_id) {
             self.next_id += 1;
         }
         self.next_id += 1;
         self.next_id - 1
+    }
+
+    fn is_taken(&self, id: i64) -> bool {
+        self.watches.contains_key(&id) || self.spent.contains(&id)
     }
 
     fn refuse(&mut self, reason: String) {
@@ -268,7 +280,7 @@ impl Session {
 
     /// An id that is not there gets no answer, as in etcd.
     fn cancel(&mut self, id: i64) {
-        if self.forget(id) {
+        if self.forget(id) || self.spent.remove(&id) {
             let header = self.header_now();
             self.out.push(WatchResponse {
                 canceled: true,
@@ -346,6 +358,7 @@ impl Session {
     /// History has passed the watch: what it missed can never be told, and it is said instead of skipped.
     fn cancel_compacted(&mut self, id: i64, compacted: Compacted) {
         self.forget(id);
+        self.spent.insert(id);
         let header = self.header_now();
         let compact_revision = compacted.revision.get();
         self.out.push(WatchResponse {
