@@ -97,12 +97,8 @@ impl<T: State> Chain<T> {
         }
     }
 
-    /// Whether no reader at or above `floor` finds anything here.
-    pub(crate) fn is_gone(&self, floor: Revision) -> bool {
-        self.is_void() && self.newest.revision <= floor
-    }
-
-    /// Whether no reader at any revision finds anything here: what one revision made and took away again.
+    /// Whether no reader at any revision finds anything here: what one revision made and took away again, alone
+    /// or after everything before it was forgotten.
     pub(crate) fn is_void(&self) -> bool {
         self.older.is_empty() && self.newest.state.is_absent()
     }
@@ -177,7 +173,7 @@ mod tests {
                     "floor {floor}, at {number}"
                 );
             }
-            assert_eq!(cut.is_gone(revision(floor)), floor >= 9);
+            assert_eq!(cut.is_void(), floor >= 9);
         }
     }
 

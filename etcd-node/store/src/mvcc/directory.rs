@@ -204,7 +204,7 @@ impl Directories {
         };
         let mut freed = 0;
         entry.chain.forget_before(floor, |state| freed += weight(state));
-        let gone = entry.chain.is_gone(floor);
+        let gone = entry.chain.is_void();
         self.sizes.superseded -= freed;
         if gone {
             assert_eq!(

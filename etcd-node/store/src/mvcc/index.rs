@@ -135,7 +135,7 @@ impl KeyIndex {
         };
         let mut freed = 0;
         versions.forget_before(floor, |state| freed += state.as_deref().map_or(0, sizes::record));
-        let gone = versions.is_gone(floor);
+        let gone = versions.is_void();
         self.sizes.superseded -= freed;
         if gone {
             self.map.remove(key);

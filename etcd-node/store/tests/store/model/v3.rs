@@ -371,12 +371,11 @@ fn overlaps(operations: &[RequestOp]) -> Result<Writes, Refusal> {
             deletes.push(delete.clone());
         }
     }
-    // "From this key on" forbids only the key itself.
+    // etcd overlooks a delete "from this key on".
     let is_deleted = |deletes: &[DeleteRangeRequest], key: &Bytes| {
-        deletes.iter().any(|delete| match delete.range_end.as_ref() {
-            [0] => *key == delete.key,
-            _ => contains(&delete.key, &delete.range_end, key),
-        })
+        deletes
+            .iter()
+            .any(|delete| delete.range_end.as_ref() != [0] && contains(&delete.key, &delete.range_end, key))
     };
     for operation in operations {
         let Some(Request::RequestTxn(nested)) = &operation.request else {
