@@ -176,7 +176,7 @@ impl Ending {
                 return false;
             }
             keyspace
-                .delete_shown(edit, &key, self.action)
+                .remove_shown(edit, &key, self.action)
                 .expect("a key of a lease is live");
         }
         edit.digest.numbers(Tag::LeaseEnded, [unsigned(self.id)]);

@@ -59,8 +59,13 @@ impl Keyspace {
         prev
     }
 
-    /// Deletes a key; what stood there.
-    pub(crate) fn delete_shown(
+    /// Deletes a key as v3 does; what stood there.
+    pub(crate) fn delete_shown(&mut self, edit: &mut Edit, key: &[u8]) -> Option<(Bytes, Arc<Record>)> {
+        self.remove_shown(edit, key, Action::Delete)
+    }
+
+    /// Removes a key, which v2 calls by the name of the action; what stood there.
+    pub(crate) fn remove_shown(
         &mut self,
         edit: &mut Edit,
         key: &[u8],

@@ -34,7 +34,7 @@ impl Expiry {
         let is_due = |record: &&Arc<_>| file_ends(record, expires_at);
         if keyspace.keys.newest(path.as_bytes()).filter(is_due).is_some() {
             // A shadowed key goes silently: v2 does not show it.
-            keyspace.delete_shown(edit, path.as_bytes(), Action::Expire);
+            keyspace.remove_shown(edit, path.as_bytes(), Action::Expire);
         }
         Self { removal: None }
     }

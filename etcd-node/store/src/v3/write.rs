@@ -7,7 +7,6 @@ use proto::mvccpb::KeyValue;
 use super::{Refusal, check, header, key_value};
 use crate::budget::Budget;
 use crate::mvcc::{Cursor, Edit, Keyspace, exact};
-use crate::v2::Action;
 
 /// A Put by itself.
 pub(crate) fn put(
@@ -89,7 +88,7 @@ impl Delete {
                 return None;
             }
             for key in keyspace.keys.take_live(&mut self.cursor, budget, |_| true) {
-                let deleted = keyspace.delete_shown(edit, &key, Action::Delete);
+                let deleted = keyspace.delete_shown(edit, &key);
                 let (key, prev) = deleted.expect("the key was live a moment ago");
                 self.deleted += 1;
                 if self.keeps_prev {
