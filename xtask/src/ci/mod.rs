@@ -105,27 +105,27 @@ const STEPS: [Step; 11] = [
     },
     Step {
         name: "clients on our node",
-        is_on: false,
+        is_on: true,
         work: test_clients_on_our_node,
     },
     Step {
         name: "up",
-        is_on: false,
+        is_on: true,
         work: bring_up,
     },
     Step {
         name: "cluster",
-        is_on: false,
+        is_on: true,
         work: |runner| runner.xtask(&["check"], LAB_LIMIT).and_then(|()| runner.tally()),
     },
     Step {
         name: "down",
-        is_on: false,
+        is_on: true,
         work: |runner| runner.xtask(&["down"], SHORT_LIMIT).map(|()| Tally::ONE),
     },
     Step {
         name: "readme",
-        is_on: false,
+        is_on: true,
         work: |runner| {
             let passed = readme::play(runner.program())?;
             Ok(Tally { passed, failed: 0 })
