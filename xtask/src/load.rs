@@ -6,9 +6,12 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+/// Between two tries to write, of which each may hang.
+const TRY_PAUSE: Duration = Duration::from_millis(25);
 /// Before a refused connection is tried again: short beside an election.
 const RETRY_PAUSE: Duration = Duration::from_millis(10);
 
@@ -27,7 +30,6 @@ pub(crate) struct Writer<'a> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Write {
     pub(crate) number: u64,
-    pub(crate) sent: Instant,
     pub(crate) acknowledged: Instant,
 }
 
@@ -50,11 +52,35 @@ impl Journal {
             .max()
             .unwrap_or(Duration::MAX)
     }
+}
 
-    /// The first write that was sent after `moment` and acknowledged.
-    pub(crate) fn first_after(&self, moment: Instant) -> Option<&Write> {
-        self.writes.iter().find(|write| write.sent >= moment)
-    }
+/// Tries to write, again and again through every writer and each time on a connection of its own: what was sent to a
+/// dead leader is no hint of when a new one serves. Returns when the first try was accepted.
+pub(crate) fn first_accepted(writers: &[Writer<'_>], limit: Duration) -> Result<Instant> {
+    let (accepted, accepts) = mpsc::channel();
+    let deadline = Instant::now() + limit;
+    thread::scope(|scope| {
+        for number in 0_u64.. {
+            for writer in writers {
+                let accepted = accepted.clone();
+                scope.spawn(move || {
+                    let path = format!("/v2/keys{}/try-{number}", writer.directory);
+                    let answer = (writer.connect)().and_then(|mut node| node.put(&path, "value=accepted"));
+                    if answer.is_ok_and(|answer| matches!(answer.status, 200 | 201)) {
+                        // The first one is enough: then nobody listens any more.
+                        accepted.send(Instant::now()).ok();
+                    }
+                });
+            }
+            if let Ok(first) = accepts.recv_timeout(TRY_PAUSE) {
+                return Ok(first);
+            }
+            if Instant::now() >= deadline {
+                bail!("no write was accepted for {} s", limit.as_secs());
+            }
+        }
+        bail!("no write was accepted")
+    })
 }
 
 /// Writes from all writers at once for as long as `meanwhile` runs.
@@ -94,7 +120,6 @@ impl Writer<'_> {
                 continue;
             };
             number += 1;
-            let sent = Instant::now();
             let path = format!("/v2/keys{}/{number}", self.directory);
             match open.put(&path, &format!("value={number}")) {
                 Ok(Answer {
@@ -102,7 +127,6 @@ impl Writer<'_> {
                 }) => {
                     journal.writes.push(Write {
                         number,
-                        sent,
                         acknowledged: Instant::now(),
                     });
                     connection = Some(open);
@@ -209,8 +233,8 @@ mod tests {
             let body = if first.starts_with("GET") {
                 format!(r#"{{"node":{{"nodes":[{}]}}}}"#, nodes.lock().unwrap().join(","))
             } else {
-                let number: u64 = path.rsplit('/').next().unwrap().parse().unwrap();
-                if !forgets(number) {
+                let number = path.rsplit('/').next().unwrap();
+                if !number.parse().is_ok_and(forgets) {
                     let node = format!(r#"{{"key":"/d/{number}","value":"{number}"}}"#);
                     nodes.lock().unwrap().push(node);
                 }
@@ -252,21 +276,35 @@ mod tests {
     }
 
     #[test]
+    fn first_accepted_write_is_waited_for() {
+        let served = store(|_| false);
+        let writer = |address: SocketAddr| Writer {
+            name: "n1".into(),
+            directory: "/d".into(),
+            pause: Duration::ZERO,
+            connect: Box::new(move || Connection::open(address)),
+        };
+        let refused = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        first_accepted(&[writer(refused), writer(served)], Duration::from_secs(60)).unwrap();
+        let error = first_accepted(&[writer(refused)], Duration::ZERO)
+            .unwrap_err()
+            .to_string();
+        assert_eq!(error, "no write was accepted for 0 s");
+    }
+
+    #[test]
     fn gap_is_between_acknowledgements() {
         let begun = Instant::now();
-        let at = |sent, acknowledged| Write {
+        let at = |acknowledged| Write {
             number: 1,
-            sent: begun + Duration::from_millis(sent),
             acknowledged: begun + Duration::from_millis(acknowledged),
         };
         let journal = Journal {
             name: String::new(),
             directory: String::new(),
-            writes: vec![at(0, 1), at(5, 900), at(901, 905)],
+            writes: vec![at(1), at(900), at(905)],
             unknown: 0,
         };
         assert_eq!(journal.longest_gap(), Duration::from_millis(899));
-        let after = journal.first_after(begun + Duration::from_millis(6)).unwrap();
-        assert_eq!(after.acknowledged, begun + Duration::from_millis(905));
     }
 }

@@ -95,7 +95,7 @@ pub(super) fn check(files: &[File], packages: &[Package]) -> Vec<Finding> {
     let mut findings: Vec<_> = files
         .iter()
         .filter(|file| file.path == "Cargo.toml")
-        .flat_map(root_manifest)
+        .flat_map(|root| root_manifest(root, packages))
         .collect();
     for file in files {
         let Some(package) = packages.iter().find(|package| package.manifest() == file.path) else {
@@ -107,8 +107,13 @@ pub(super) fn check(files: &[File], packages: &[Package]) -> Vec<Finding> {
     findings
 }
 
-/// A reason beside each dependency.
-fn root_manifest(root: &File) -> Vec<Finding> {
+/// A reason beside each dependency, and a user of each.
+fn root_manifest(root: &File, packages: &[Package]) -> Vec<Finding> {
+    let used: BTreeSet<_> = packages
+        .iter()
+        .flat_map(|package| &package.dependencies)
+        .map(|dependency| dependency.name.as_str())
+        .collect();
     let mut findings = Vec::new();
     for entry in entries(&root.text, |section| section == "workspace.dependencies") {
         if entry.comment.is_empty() {
@@ -116,6 +121,13 @@ fn root_manifest(root: &File) -> Vec<Finding> {
                 entry.line,
                 "dependency's reason",
                 format!("say behind `{}` why we have it: `# reason`", entry.key),
+            ));
+        }
+        if !used.contains(entry.key) {
+            findings.push(root.finding(
+                entry.line,
+                "dead dependency",
+                format!("no package uses `{}`: remove the line", entry.key),
             ));
         }
     }
@@ -273,6 +285,8 @@ mod tests {
 
     #[test]
     fn dependency_that_nobody_names_is_dead() {
+        let root = file("Cargo.toml", "[workspace.dependencies]\nslog = \"2\" # logs\n");
+        assert_eq!(rules(&[root]), [("Cargo.toml".to_owned(), 2, "dead dependency")]);
         // The name in a comment, in a text or in a package nested inside does not count.
         let files = [
             package("bytes.workspace = true\n"),
